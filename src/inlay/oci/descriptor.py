@@ -1,0 +1,87 @@
+"""Descriptors: how manifests, indexes and caches name a blob (OCI image spec, "Content Descriptors")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inlay.digest import Digest
+from inlay.errors import ContentError
+from inlay.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
+
+MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEXES = (OCI_INDEX, DOCKER_LIST)
+
+UNCOMPRESSED = "containerd.io/uncompressed"
+"""Annotation of a layer: its diff id."""
+CREATED_AT = "buildkit/createdat"
+"""Annotation of a layer: when it was made, RFC 3339 with nanoseconds."""
+REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class Descriptor(NamedTuple):
+    """A blob by digest and size in bytes. `annotations` are (name, value) pairs, sorted by name."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: tuple[tuple[str, str], ...] = ()
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+    @classmethod
+    def parse(cls, value: object) -> Descriptor:
+        """Check a descriptor out of JSON; raise `ContentError` where a field is not what it must be."""
+        if not isinstance(value, dict):
+            raise ContentError(f"a descriptor must be an object, not {value!r:.60}")
+        size, media_type = value.get("size"), value.get("mediaType", "")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ContentError(f"a descriptor's size must be a number of bytes, not {size!r:.60}")
+        if not isinstance(media_type, str):
+            raise ContentError(f"a descriptor's mediaType must be text, not {media_type!r:.60}")
+        digest = value.get("digest")
+        annotations = value.get("annotations") or {}
+        if not isinstance(annotations, dict) or not all(isinstance(v, str) for v in annotations.values()):
+            raise ContentError("a descriptor's annotations must map text to text")
+        platform = value.get("platform")
+        return cls(
+            media_type,
+            Digest.parse(digest if isinstance(digest, str) else ""),
+            size,
+            tuple(sorted(annotations.items())),
+            Platform.from_json(platform) if isinstance(platform, dict) else None,
+            str(value.get("artifactType") or ""),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields in the order in which Go's OCI types write them."""
+        fields: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.annotations:
+            fields["annotations"] = dict(self.annotations)
+        if self.platform is not None:
+            fields["platform"] = self.platform.to_json()
+        if self.artifact_type:
+            fields["artifactType"] = self.artifact_type
+        return fields
+
+    def annotation(self, name: str) -> str:
+        return next((value for key, value in self.annotations if key == name), "")
+
+    def annotated(self, more: Mapping[str, str]) -> Descriptor:
+        """The same blob with `more` annotations; a name that is already there gets the new value."""
+        return self._replace(annotations=tuple(sorted({**dict(self.annotations), **more}.items())))

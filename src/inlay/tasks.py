@@ -1,0 +1,299 @@
+"""Coroutines on one thread, blocking calls on a few others.
+
+The solver, the index and the progress display live on one thread, so they need no locks; disk, hashing,
+compression and network are plain functions that run through `in_thread`. That is what asyncio offers too,
+but importing asyncio costs more than a whole build in which everything is cached (docs/design.md).
+
+    async def main() -> int:
+        work = [spawn(fetch(url)) for url in urls]      # start now, at the same time
+        pages = await gather(work)                      # the first error comes through at once
+        return await in_thread(compress, pages)         # does not hold up the others
+    run(main())
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Cancelled(BaseException):
+    """Raised inside a coroutine whose task was cancelled."""
+
+
+class Task(Generic[T]):
+    """Something that will have a value or an error. Awaiting it any number of times is fine."""
+
+    __slots__ = ("_abort", "_callbacks", "_coroutine", "_done", "_error", "_epoch", "_loop", "_value")
+
+    def __init__(self, loop: _Loop, coroutine: Coroutine[Any, Any, T] | None = None) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._abort: Callable[[], None] | None = None
+        self._epoch = 0
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def result(self) -> T:
+        """The value, or raise the error. Only for a task that is done."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+    def __await__(self) -> Generator[Task[T], None, T]:
+        if not self._done:
+            yield self
+        return self.result()
+
+    def cancel(self) -> None:
+        """Raise `Cancelled` where the task waits; a blocking call is told by its `abort`."""
+        if self._done:
+            return
+        if self._coroutine is not None:
+            self._epoch += 1
+            self._loop.ready.append((self, self._epoch, Cancelled()))
+        elif self._abort is not None:
+            self._abort()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        if self._done:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def finish(self, value: T | None = None, error: BaseException | None = None) -> None:
+        if self._done:
+            return
+        self._done, self._value, self._error = True, value, error
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+class Limiter:
+    """At most `limit` blocking calls of one kind at a time; the others wait in order."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: deque[Task[None]] = deque()
+
+    async def turn(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn: Task[None] = Task(_loop())
+        self._waiting.append(turn)
+        try:
+            await turn
+        except Cancelled:
+            if turn.done:
+                self.give_back()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def give_back(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().finish()
+        else:
+            self._free += 1
+
+
+class _Loop:
+    def __init__(self) -> None:
+        self.ready: deque[tuple[Task[Any], int, BaseException | None]] = deque()
+        self.finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.live: set[Task[Any]] = set()
+        self.threads: list[threading.Thread] = []
+        self.idle = 0
+        self.outstanding = 0
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+        task: Task[T] = Task(self, coroutine)
+        self.live.add(task)
+        self.ready.append((task, 0, None))
+        return task
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Run tasks until `condition` holds; it is looked at between steps."""
+        while not condition():
+            if self.ready:
+                self._step(*self.ready.popleft())
+            elif self.outstanding:
+                self.finished.get()()
+            else:
+                raise RuntimeError("deadlock: every task waits for another")
+            while not self.finished.empty():
+                self.finished.get()()
+
+    def _step(self, task: Task[Any], epoch: int, error: BaseException | None) -> None:
+        coroutine = task._coroutine
+        if task.done or epoch != task._epoch or coroutine is None:
+            return  # woken for something it no longer waits for
+        try:
+            awaited = coroutine.throw(error) if error is not None else coroutine.send(None)
+        except StopIteration as stop:
+            self.live.discard(task)
+            task.finish(stop.value)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:  # whatever it is, it belongs to whoever awaits the task
+            self.live.discard(task)
+            task.finish(error=failure)
+        else:
+            task._epoch = wake = epoch + 1
+            awaited.when_done(lambda: self.ready.append((task, wake, None)))
+
+    def call(self, job: Callable[[], None]) -> None:
+        self.outstanding += 1
+        self.jobs.put(job)
+        if self.idle:
+            self.idle -= 1
+            return
+        thread = threading.Thread(target=self._work, name=f"inlay-{len(self.threads)}", daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job()
+
+    def back(self) -> None:
+        """A thread has handed in its job and waits for another."""
+        self.outstanding -= 1
+        self.idle += 1
+
+    def close(self) -> None:
+        """Cancel what is left and wait for it: no thread outlives the loop."""
+        while self.live or self.outstanding:
+            for task in list(self.live):
+                task.cancel()
+            self.until(lambda: not self.live and not self.outstanding)
+        for _ in self.threads:
+            self.jobs.put(None)
+        for thread in self.threads:
+            thread.join()
+
+
+_local = threading.local()
+
+
+def _loop() -> _Loop:
+    loop = getattr(_local, "loop", None)
+    if loop is None:
+        raise RuntimeError("not inside inlay.tasks.run()")
+    return cast("_Loop", loop)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end and return its value. On an error or Ctrl-C everything that it
+    started is cancelled and waited for before the error goes on."""
+    if getattr(_local, "loop", None) is not None:
+        raise RuntimeError("inlay.tasks.run() cannot be nested")
+    loop = _local.loop = _Loop()
+    try:
+        task = loop.spawn(main)
+        try:
+            loop.until(lambda: task.done)
+        finally:
+            loop.close()
+        return task.result()
+    finally:
+        _local.loop = None
+
+
+def spawn(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+    """Start `coroutine` now, beside whoever calls."""
+    return _loop().spawn(coroutine)
+
+
+async def gather(tasks: Iterable[Task[T]]) -> list[T]:
+    """Wait for all of `tasks` and return their values in order; raise the first error when it comes.
+    The other tasks go on: they may be others' too."""
+    tasks = list(tasks)
+    if not tasks:
+        return []
+    all_done: Task[None] = Task(_loop())
+    left = len(tasks)
+
+    def note(task: Task[T]) -> None:
+        nonlocal left
+        left -= 1
+        if task._error is not None:
+            all_done.finish(error=task._error)
+        elif not left:
+            all_done.finish()
+
+    for task in tasks:
+        task.when_done(lambda task=task: note(task))  # type: ignore[misc]
+    await all_done
+    return [task.result() for task in tasks]
+
+
+async def first_done(tasks: Iterable[Task[Any]]) -> None:
+    """Wait until at least one of `tasks` is done, whether with a value or an error."""
+    one: Task[None] = Task(_loop())
+    for task in tasks:
+        task.when_done(one.finish)
+    await one
+
+
+async def in_thread(
+    function: Callable[..., T],
+    *args: Any,
+    limiter: Limiter | None = None,
+    abort: Callable[[], None] | None = None,
+) -> T:
+    """Call `function(*args)` on another thread and wait for its value.
+
+    `limiter` bounds how many calls of its kind run at once. `abort` is called, on the loop's
+    thread, when the caller is cancelled: it should make the call return soon (kill its process,
+    close its socket). The call is always waited for.
+    """
+    loop = _loop()
+    future: Task[T] = Task(loop)
+    future._abort = abort
+
+    def job() -> None:
+        try:
+            value, error = function(*args), None
+        except BaseException as failure:
+            value, error = None, failure
+        loop.finished.put(lambda: land(value, error))
+
+    def land(value: T | None, error: BaseException | None) -> None:
+        loop.back()
+        if limiter is not None:
+            limiter.give_back()
+        future.finish(value, error)
+
+    if limiter is not None:
+        await limiter.turn()
+    loop.call(job)
+    try:
+        return await future
+    except Cancelled:
+        future.cancel()
+        while not future.done:
+            try:
+                await future
+            except Cancelled:
+                continue
+            except BaseException:
+                break
+        raise

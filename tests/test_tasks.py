@@ -1,0 +1,146 @@
+"""tasks: coroutines on one thread, blocking calls on others."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from inlay.tasks import Cancelled, Limiter, Task, first_done, gather, in_thread, run, spawn
+
+
+def test_run_returns_the_value_of_the_main_coroutine() -> None:
+    async def main() -> int:
+        return sum(await gather([spawn(double(n)) for n in range(4)]))
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    assert run(main()) == 12
+
+
+def test_blocking_calls_run_at_the_same_time() -> None:
+    meet = threading.Barrier(3, timeout=5)
+
+    async def main() -> list[int]:
+        return await gather([spawn(in_thread(meet.wait)) for _ in range(3)])
+
+    assert sorted(run(main())) == [0, 1, 2]
+
+
+def test_limiter_bounds_how_many_run_at_once() -> None:
+    active: list[int] = []
+    peak: list[int] = []
+
+    def work() -> None:
+        active.append(1)
+        peak.append(len(active))
+        time.sleep(0.005)
+        active.pop()
+
+    async def main() -> None:
+        limiter = Limiter(2)
+        await gather([spawn(in_thread(work, limiter=limiter)) for _ in range(12)])
+
+    run(main())
+    assert len(peak) == 12
+    assert max(peak) == 2
+
+
+def test_a_task_awaited_twice_runs_once() -> None:
+    ran: list[int] = []
+
+    async def once() -> int:
+        ran.append(1)
+        await in_thread(time.sleep, 0.01)
+        return 7
+
+    async def main() -> tuple[int, int]:
+        task = spawn(once())
+
+        async def wait() -> int:
+            return await task
+
+        first, second = await gather([spawn(wait()), spawn(wait())])
+        return first, second
+
+    assert run(main()) == (7, 7)
+    assert ran == [1]
+
+
+def test_first_error_comes_through_at_once_and_the_rest_is_cancelled() -> None:
+    released = threading.Event()
+    seen: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await in_thread(released.wait, 10, abort=released.set)
+        except Cancelled:
+            seen.append("cancelled")
+            raise
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async def main() -> None:
+        await gather([spawn(slow()), spawn(fail())])
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="no"):
+        run(main())
+    assert seen == ["cancelled"]
+    assert released.is_set()
+    assert time.monotonic() - start < 5
+
+
+def test_first_done_wakes_for_the_quickest() -> None:
+    never = threading.Event()
+
+    async def main() -> list[bool]:
+        tasks: list[Task[bool]] = [
+            spawn(in_thread(never.wait, 10, abort=never.set)),
+            spawn(in_thread(never.wait, 0.01)),
+        ]
+        await first_done(tasks)
+        return [task.done for task in tasks]
+
+    assert run(main()) == [False, True]
+
+
+def test_no_thread_outlives_run() -> None:
+    before = threading.active_count()
+
+    async def main() -> None:
+        await gather([spawn(in_thread(time.sleep, 0.01)) for _ in range(5)])
+
+    run(main())
+    assert threading.active_count() == before
+
+
+def test_tasks_that_wait_for_each_other_are_reported() -> None:
+    async def main() -> None:
+        tasks: list[Task[None]] = []
+
+        async def wait_for_itself() -> None:
+            await tasks[0]
+
+        tasks.append(spawn(wait_for_itself()))
+        await tasks[0]
+
+    with pytest.raises(RuntimeError, match="deadlock"):
+        run(main())
+
+
+def test_ten_thousand_tasks_in_a_chain_need_no_stack() -> None:
+    async def main() -> int:
+        async def link(before: Task[int] | None) -> int:
+            return (await before if before else 0) + 1
+
+        task: Task[int] | None = None
+        for _ in range(10_000):
+            task = spawn(link(task))
+        assert task is not None
+        return await task
+
+    assert run(main()) == 10_000
