@@ -1,0 +1,237 @@
+"""Arguments → `BuildRequest`; errors → one sentence and an exit code.
+
+Exit codes: 0 done · 1 the build failed · 2 wrong usage · 3 `--require-cached` and something would have
+to run · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from inlay.errors import InlayError, UsageError
+from inlay.request import (
+    BuildRequest,
+    Option,
+    parse_bool,
+    parse_cache_from,
+    parse_cache_to,
+    parse_output,
+    parse_pair,
+    parse_secret,
+    parse_ssh,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inlay.progress.events import Event
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what `argv` (without the program's name) asks; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"inlay: {error}\n")
+        return EXIT_USAGE
+    except InlayError as error:
+        excerpt = getattr(error, "excerpt", "")
+        sys.stderr.write(f"{excerpt}inlay: {error}\n")
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inlay", description="Build container images without a daemon; the build cache travels in the image."
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_build(commands.add_parser("build", help="build an image from a Dockerfile", description=_BUILD))
+    return parser
+
+
+_BUILD = "Build the image that PATH/Dockerfile describes. PATH may also be a git or http URL, or - for a tar on stdin."
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from inlay import __version__
+
+        print(f"inlay {__version__}")
+        parser.exit()
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.set_defaults(command=_build)
+    add("context", metavar="PATH", help="build context: a folder, a git or http URL, or - for a tar on stdin")
+    add("-f", "--file", default="", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
+    add("-t", "--tag", action="append", default=[], help="name the image NAME[:TAG]; may be repeated")
+    add("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG; without a value, from the environment")
+    add("--target", default="", metavar="STAGE", help="build this stage instead of the last one")
+    add("--platform", action="append", default=[], help="platforms to build for, such as linux/amd64,linux/arm64")
+    add("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
+    add("--annotation", action="append", default=[], metavar="NAME=VALUE", help="add an annotation to the manifest")
+    out = parser.add_argument_group("output")
+    out.add_argument("--push", action="store_true", help="push the image under its tags")
+    out.add_argument("-o", "--output", action="append", default=[], metavar="type=TYPE,dest=PATH",
+                     help="image (default), registry, oci, docker, local or tar; may be repeated")
+    out.add_argument("--iidfile", default="", metavar="FILE", help="write the image's digest to FILE")
+    out.add_argument("--metadata-file", default="", metavar="FILE", help="write the result as JSON to FILE")
+    cache = parser.add_argument_group("cache")
+    cache.add_argument("--cache-from", action="append", default=[], metavar="REF|type=TYPE,…",
+                       help="import a cache: an image or cache in a registry, or type=local|oci-layout,src=PATH")
+    cache.add_argument("--cache-to", action="append", default=[], metavar="type=TYPE,…",
+                       help="export the cache: type=inline, type=registry,ref=REF[,mode=max] or type=local,dest=PATH")
+    cache.add_argument("--no-cache", action="store_true", help="run every step again")
+    cache.add_argument("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run these stages again")
+    cache.add_argument("--require-cached", action="store_true", help="run nothing: exit with 3 if a step is not cached")
+    cache.add_argument("--explain", action="store_true", help="say of each step that ran why nothing matched")
+    cache.add_argument("--pull", action="store_true", help="look for newer base images in the registry")
+    _add_steps(parser.add_argument_group("steps"))
+    more = parser.add_argument_group("general")
+    more.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+    more.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]",
+                      help="speak plain HTTP, or unverified HTTPS, with this registry")
+    more.add_argument("--progress", default="auto", choices=("auto", "plain", "tty", "quiet", "rawjson"), help="how to show progress")
+    more.add_argument("-q", "--quiet", action="store_true", help="print the image's digest only")
+
+
+def _add_steps(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--build-context", action="append", default=[], metavar="NAME=PLACE", help="an additional context")
+    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=NAME", help="a secret for RUN --mount=type=secret")
+    add("--ssh", action="append", default=[], metavar="default|ID=PATH", help="an ssh agent or keys for RUN --mount=type=ssh")
+    add("--add-host", action="append", default=[], metavar="HOST:IP", help="a line for /etc/hosts in RUN steps")
+    add("--network", default="default", choices=("default", "none", "host"), help="network of RUN steps")
+    add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")
+    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a limit of RUN steps")
+    add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="allow network.host or security.insecure")
+    add("--cgroup-parent", default="", help="cgroup above those of RUN steps")
+    add("--runtime", default="", metavar="NAME", help="crun, runc or builtin; default: what a probe finds to work")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    request = request_of(arguments)
+    from inlay.build import NotCached, build
+
+    sink = _sink("quiet" if arguments.quiet else arguments.progress)
+    try:
+        result = build(request, sink)
+    except NotCached as error:
+        sys.stderr.write(f"inlay: {error}\n")
+        return EXIT_NOT_CACHED
+    if arguments.iidfile:
+        _write(arguments.iidfile, result.config_digest or result.digest)
+    if arguments.metadata_file:
+        from inlay.progress.summary import metadata
+
+        _write(arguments.metadata_file, metadata(result, request))
+    if arguments.quiet:
+        print(result.digest)
+    elif arguments.progress != "quiet":
+        from inlay.progress.summary import last_line
+
+        sys.stderr.write(last_line(result) + "\n")
+    return 0
+
+
+def request_of(arguments: argparse.Namespace) -> BuildRequest:
+    """Turn parsed arguments into a request; raise `UsageError` for what does not fit together."""
+    outputs = [parse_output(text) for text in arguments.output]
+    if arguments.push:
+        outputs = [_pushing(output) for output in outputs] if outputs else [Option("image", (("push", "true"),))]
+    build_args = tuple(_build_arg(text) for text in arguments.build_arg)
+    cache_to = [parse_cache_to(text) for text in arguments.cache_to]
+    if parse_bool(dict(build_args).get("BUILDKIT_INLINE_CACHE", "")) and Option("inline") not in cache_to:
+        cache_to.append(Option("inline"))
+    return BuildRequest(
+        context=arguments.context,
+        dockerfile=arguments.file,
+        tags=tuple(arguments.tag),
+        build_args=_with_epoch(tuple(pair for pair in build_args if pair[1] is not None)),
+        target=arguments.target,
+        platforms=tuple(part for text in arguments.platform for part in text.split(",") if part),
+        labels=tuple(parse_pair(text, "--label") for text in arguments.label),
+        annotations=tuple(parse_pair(text, "--annotation") for text in arguments.annotation),
+        outputs=tuple(outputs),
+        cache_from=tuple(parse_cache_from(text) for text in arguments.cache_from),
+        cache_to=tuple(cache_to),
+        no_cache=arguments.no_cache,
+        no_cache_filter=tuple(part for text in arguments.no_cache_filter for part in text.split(",") if part),
+        pull=arguments.pull,
+        build_contexts=tuple(parse_pair(text, "--build-context") for text in arguments.build_context),
+        secrets=tuple(parse_secret(text) for text in arguments.secret),
+        ssh=tuple(parse_ssh(text) for text in arguments.ssh),
+        add_hosts=tuple(arguments.add_host),
+        network=arguments.network,
+        shm_size=arguments.shm_size,
+        ulimits=tuple(arguments.ulimit),
+        allow=tuple(arguments.allow),
+        cgroup_parent=arguments.cgroup_parent,
+        root=arguments.root,
+        runtime=arguments.runtime,
+        insecure_registries=tuple(arguments.insecure_registry),
+        require_cached=arguments.require_cached,
+        explain=arguments.explain,
+    )
+
+
+def _pushing(output: Option) -> Option:
+    if output.type not in ("image", "registry"):
+        raise UsageError(f"--push does not go with --output {output}: only images can be pushed")
+    return Option(output.type, (*output.fields, ("push", "true")))
+
+
+def _build_arg(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, or `NAME` with the environment's value; unset variables are left out, as docker does."""
+    name, separator, value = text.partition("=")
+    if not name:
+        raise UsageError(f"--build-arg {text}: expected NAME=VALUE")
+    return (name, value) if separator else (name, os.environ.get(name))  # type: ignore[return-value]
+
+
+def _with_epoch(build_args: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """SOURCE_DATE_EPOCH comes from the environment when no build argument sets it, as with buildx."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch and "SOURCE_DATE_EPOCH" not in dict(build_args):
+        return (*build_args, ("SOURCE_DATE_EPOCH", epoch))
+    return build_args
+
+
+def _sink(kind: str) -> Callable[[Event], None]:
+    if kind == "auto":
+        kind = "tty" if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else "plain"
+    if kind == "tty":
+        from inlay.progress.tty import TtySink
+
+        return TtySink(sys.stderr)
+    if kind == "rawjson":
+        from inlay.progress.rawjson import RawJsonSink
+
+        return RawJsonSink(sys.stderr)
+    if kind == "plain":
+        from inlay.progress.plain import PlainSink
+
+        return PlainSink(sys.stderr)
+    from inlay.progress.quiet import QuietSink
+
+    return QuietSink(sys.stderr)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,33 @@
+"""The last words of a build: one line for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from inlay.progress.plain import size_text
+
+if TYPE_CHECKING:
+    from inlay.request import BuildRequest, BuildResult
+
+
+def last_line(result: BuildResult) -> str:
+    """`sha256:… · 7 steps cached, 2 run · 1.05MB pulled, 2.10kB pushed`"""
+    steps = f"{result.steps_cached} steps cached, {result.steps_run} run"
+    moved = f"{size_text(result.bytes_pulled)} pulled, {size_text(result.bytes_pushed)} pushed"
+    return " · ".join(part for part in (result.digest, steps, moved) if part)
+
+
+def metadata(result: BuildResult, request: BuildRequest) -> str:
+    """The result in buildx's words, and inlay's own figures."""
+    document = {
+        "containerimage.config.digest": result.config_digest,
+        "containerimage.digest": result.digest,
+        "image.name": ",".join(request.tags),
+        "inlay.steps.cached": result.steps_cached,
+        "inlay.steps.run": result.steps_run,
+        "inlay.bytes.pulled": result.bytes_pulled,
+        "inlay.bytes.pushed": result.bytes_pushed,
+        "inlay.warnings": list(result.warnings),
+    }
+    return json.dumps(document, indent=2) + "\n"

@@ -1,0 +1,239 @@
+"""What a caller asks of a build: values, and the readers of their `key=value,…` notation.
+
+The notation is docker buildx's: comma separated fields, a field in double quotes may hold commas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+
+class Option(NamedTuple):
+    """A `type=…,key=value` option: an output, a cache source or target, a secret, …"""
+
+    type: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str, default: str = "") -> str:
+        return next((value for key, value in self.fields if key == name), default)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """A Go-style boolean field; raise `UsageError` for anything else."""
+        text = self.get(name)
+        if not text:
+            return default
+        value = parse_bool(text)
+        if value is None:
+            raise UsageError(f"{name}={text} must be true or false")
+        return value
+
+    def __str__(self) -> str:
+        return ",".join([f"type={self.type}", *(f"{key}={value}" for key, value in self.fields)])
+
+
+class Secret(NamedTuple):
+    """A secret for `RUN --mount=type=secret`: read from a file (`path`) or from `variable`."""
+
+    id: str
+    path: str = ""
+    variable: str = ""
+
+
+class SshForward(NamedTuple):
+    """An ssh agent's socket, or key files, for `RUN --mount=type=ssh`."""
+
+    id: str
+    paths: tuple[str, ...] = ()
+
+
+class BuildRequest(NamedTuple):
+    """One build. Everything has the default of `docker build`; `root` empty means the user's own store."""
+
+    context: str = "."
+    dockerfile: str = ""
+    tags: tuple[str, ...] = ()
+    build_args: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    platforms: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[Option, ...] = ()
+    cache_from: tuple[Option, ...] = ()
+    cache_to: tuple[Option, ...] = ()
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    pull: bool = False
+    build_contexts: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    ssh: tuple[SshForward, ...] = ()
+    add_hosts: tuple[str, ...] = ()
+    network: str = "default"
+    shm_size: str = ""
+    ulimits: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+    root: str = ""
+    runtime: str = ""
+    insecure_registries: tuple[str, ...] = ()
+    require_cached: bool = False
+    explain: bool = False
+
+
+class StepOutcome(NamedTuple):
+    """How one step of the Dockerfile ended: `outcome` is `cached`, `ran` or `failed`."""
+
+    name: str
+    outcome: str
+    digest: str
+
+
+class BuildResult(NamedTuple):
+    """`digest` names the manifest, or the index of several platforms; empty where none was made."""
+
+    digest: str
+    config_digest: str
+    steps: tuple[StepOutcome, ...]
+    bytes_pulled: int
+    bytes_pushed: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def steps_cached(self) -> int:
+        return sum(step.outcome == "cached" for step in self.steps)
+
+    @property
+    def steps_run(self) -> int:
+        return sum(step.outcome == "ran" for step in self.steps)
+
+
+def parse_bool(text: str) -> bool | None:
+    """Go's strconv.ParseBool; None for what is no boolean."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    return False if text in ("0", "f", "F", "false", "FALSE", "False") else None
+
+
+def split_fields(text: str) -> list[str]:
+    """Split at commas, as one line of CSV."""
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    try:
+        return next(csv.reader([text], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise UsageError(f"{text!r} is no comma separated list: {error}") from error
+
+
+def parse_option(text: str, *, flag: str, types: Sequence[str], shorthand: Callable[[str], Option]) -> Option:
+    """Read `type=…,key=value,…`. A single field without `=` goes to `shorthand`."""
+    fields = split_fields(text)
+    if len(fields) == 1 and "=" not in fields[0]:
+        return shorthand(fields[0])
+    pairs: list[tuple[str, str]] = []
+    kind = ""
+    for field in fields:
+        key, separator, value = field.partition("=")
+        key = key.strip().lower()
+        if not separator:
+            raise UsageError(f"{flag} {text}: {field!r} should be key=value")
+        if key == "type":
+            kind = value
+        else:
+            pairs.append((key, value))
+    if kind not in types:
+        raise UsageError(f"{flag} {text}: type must be one of {', '.join(types)}, not {kind!r}")
+    return Option(kind, tuple(pairs))
+
+
+def parse_cache_from(text: str) -> Option:
+    """`type=registry,ref=…`, `type=local,src=…`, or just a reference as docker users write it."""
+    option = parse_option(
+        text, flag="--cache-from", types=("registry", "local", "oci-layout"), shorthand=_registry_shorthand
+    )
+    required = {"registry": "ref", "local": "src", "oci-layout": "src"}[option.type]
+    if not option.get(required):
+        raise UsageError(f"--cache-from {text}: {required}=… is missing")
+    return option
+
+
+def _registry_shorthand(text: str) -> Option:
+    return Option("registry", (("ref", text),))
+
+
+def parse_cache_to(text: str) -> Option:
+    """`type=inline`, `type=registry,ref=…`, `type=local,dest=…`, or just a reference."""
+
+    def shorthand(value: str) -> Option:
+        return Option("inline") if value == "inline" else _registry_shorthand(value)
+
+    option = parse_option(text, flag="--cache-to", types=("inline", "registry", "local"), shorthand=shorthand)
+    required = {"registry": "ref", "local": "dest"}.get(option.type)
+    if required and not option.get(required):
+        raise UsageError(f"--cache-to {text}: {required}=… is missing")
+    if (mode := option.get("mode", "min")) not in ("min", "max"):
+        raise UsageError(f"--cache-to {text}: mode must be min or max, not {mode!r}")
+    return option
+
+
+def parse_output(text: str) -> Option:
+    """`type=image|registry|oci|docker|local|tar,…`, a folder, or `-` for a tar on standard output."""
+
+    def shorthand(value: str) -> Option:
+        return Option("tar", (("dest", "-"),)) if value == "-" else Option("local", (("dest", value),))
+
+    types = ("image", "registry", "oci", "docker", "local", "tar", "cacheonly")
+    option = parse_option(text, flag="--output", types=types, shorthand=shorthand)
+    if option.type in ("oci", "docker", "local", "tar") and not option.get("dest"):
+        raise UsageError(f"--output {text}: dest=… is missing")
+    return option
+
+
+def parse_secret(text: str) -> Secret:
+    """`id=…[,src=…|,env=…]`; without either, the variable of that name, else the file of that name."""
+    if "=" not in text:
+        text = f"id={text}"
+    fields = _pairs(text, "--secret", ("id", "src", "source", "env", "type"))
+    kind = fields.get("type", "")
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"--secret {text}: type must be file or env, not {kind!r}")
+    path = fields.get("src") or fields.get("source", "")
+    variable = fields.get("env", "")
+    if kind == "env" and path:
+        path, variable = "", path
+    name = fields.get("id") or (path.rpartition("/")[2] if path else variable)
+    if not name:
+        raise UsageError(f"--secret {text}: id=… is missing")
+    return Secret(name, path, variable)
+
+
+def parse_ssh(text: str) -> SshForward:
+    """`default` or `ID=SOCKET|KEY[,KEY…]`."""
+    name, _, paths = text.partition("=")
+    if not name:
+        raise UsageError(f"--ssh {text}: expected default or id=path")
+    return SshForward(name, tuple(path for path in paths.split(",") if path))
+
+
+def parse_pair(text: str, flag: str) -> tuple[str, str]:
+    """`NAME=VALUE` where the value may hold anything."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UsageError(f"{flag} {text}: expected NAME=VALUE")
+    return name, value
+
+
+def _pairs(text: str, flag: str, known: Iterable[str]) -> Mapping[str, str]:
+    pairs = {}
+    for field in split_fields(text):
+        key, value = parse_pair(field, flag)
+        if key.lower() not in known:
+            raise UsageError(f"{flag} {text}: unknown field {key!r}; known are {', '.join(sorted(known))}")
+        pairs[key.lower()] = value
+    return pairs
+
