@@ -1,0 +1,97 @@
+"""RUN: one process on a tree (BuildKit: solver/llbsolver/ops/exec.go)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from inlay.actions.mounts import StepMounts
+from inlay.actions.users import find_user
+from inlay.errors import ProcessFailed, SolveError
+from inlay.executor.executor import Cancellation, ProcessSpec, Ulimit
+from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, SECURITY_INSECURE, ExecOp, Meta
+from inlay.progress.events import Log
+from inlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.actions.worker import Worker
+    from inlay.executor.executor import Network
+    from inlay.llb.graph import Vertex
+    from inlay.refs import Ref
+
+_NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # else the sandbox
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+async def run_exec(worker: Worker, vertex: Vertex, inputs: Sequence[Ref]) -> list[Ref]:
+    """Run the process of `vertex`; return the tree that it left. Raises `ProcessFailed`."""
+    op = vertex.op
+    assert isinstance(op, ExecOp)
+    if op.meta is None:
+        raise SolveError("an exec op without a process", step=vertex.name, location=vertex.location)
+    async with StepMounts(worker, op, inputs) as mounts:
+        spec = await in_thread(_spec, worker, op, op.meta, mounts, limiter=worker.disk)
+        code = await _run(worker, vertex, spec)
+        if code not in (op.meta.valid_exit_codes or (0,)):
+            raise ProcessFailed(
+                f'process "{" ".join(op.meta.args)}" did not complete successfully: {_ending(code)}',
+                exit_code=code,
+                step=vertex.name,
+                location=vertex.location,
+            )
+        return [await mounts.commit(vertex.name)]
+
+
+async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec) -> int:
+    cancellation = Cancellation()
+    digest = str(vertex.digest)
+
+    def on_output(stream: int, data: bytes) -> None:
+        worker.emit(Log(digest, stream, data, time.time()))
+
+    return await in_thread(
+        worker.executor.run, spec, on_output, cancellation, limiter=worker.processes, abort=cancellation.cancel
+    )
+
+
+def _spec(worker: Worker, op: ExecOp, meta: Meta, mounts: StepMounts) -> ProcessSpec:
+    with mounts.root_tree() as tree:
+        user = find_user(tree, meta.user)
+    env = list(meta.env)
+    if meta.proxy_env is not None:
+        for name, value in zip(meta.proxy_env._fields, meta.proxy_env, strict=True):
+            if value:
+                env += [f"{name.upper()}={value}", f"{name}={value}"]
+    if not any(entry.startswith("PATH=") for entry in env):
+        env.append(f"PATH={DEFAULT_PATH}")
+    env += worker.secret_environment(op.secret_env)
+    return ProcessSpec(
+        args=meta.args,
+        rootfs=mounts.root,
+        env=tuple(env),
+        cwd=meta.cwd or "/",
+        uid=user.uid,
+        gid=user.gid,
+        additional_gids=user.groups,
+        mounts=tuple(mounts.mounts),
+        network=_NETWORKS.get(op.network, "sandbox"),
+        security="insecure" if op.security == SECURITY_INSECURE else "sandbox",
+        hostname=meta.hostname,
+        extra_hosts=tuple((entry.host, entry.ip) for entry in meta.extra_hosts),
+        ulimits=tuple(Ulimit(*limit) for limit in meta.ulimits),
+        readonly_rootfs=mounts.readonly_root,
+        cgroup_parent=meta.cgroup_parent,
+    )
+
+
+def _ending(code: int) -> str:
+    if code > 128:
+        import signal
+
+        try:
+            return f"exit code: {code} (killed by {signal.Signals(code - 128).name})"
+        except ValueError:
+            pass
+    return f"exit code: {code}"

@@ -1,0 +1,155 @@
+"""What a RUN step sees besides its root: bind, cache, tmpfs, secret and ssh mounts
+(BuildKit: solver/llbsolver/mounts/mount.go, solver/llbsolver/ops/exec.go)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.errors import SolveError
+from inlay.executor.executor import Bind, Tmpfs
+from inlay.llb.ops import BIND, CACHE, EMPTY, NO_OUTPUT, SECRET, SSH, TMPFS, ExecOp
+from inlay.refs import SCRATCH, Ref
+from inlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from inlay.actions.worker import Worker
+    from inlay.archive.tree import Tree
+    from inlay.executor.executor import Mount as RunMount
+    from inlay.llb.ops import Mount
+    from inlay.snapshot.snapshotter import Active
+
+
+class StepMounts:
+    """The mounts of one step. Leaving the `with` block undoes what was not committed."""
+
+    def __init__(self, worker: Worker, op: ExecOp, inputs: Sequence[Ref]) -> None:
+        self._worker = worker
+        self._op = op
+        self._inputs = inputs
+        self._held: list[Held] = []
+        self._root: Active | None = None
+        self._base = SCRATCH
+        self.mounts: list[RunMount] = []
+        self.readonly_root = False
+
+    @property
+    def root(self) -> int:
+        """The detached mount of the root file system."""
+        assert self._root is not None
+        return self._root.fd
+
+    def root_tree(self) -> Tree:
+        """The root file system, to look things up in."""
+        from inlay.archive.tree import Tree
+
+        assert self._root is not None
+        return Tree.at(self._root.path)
+
+    async def __aenter__(self) -> StepMounts:
+        try:
+            ssh = 0
+            for mount in self._op.mounts:
+                if mount.dest == "/":
+                    await self._take_root(mount)
+                elif mount.type == SSH:
+                    await self._add_ssh(mount, ssh)
+                    ssh += 1
+                else:
+                    await self._add(mount)
+        except BaseException:
+            await self._release()
+            raise
+        if self._root is None:
+            raise SolveError("an exec op needs a mount at /")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._release()
+
+    async def commit(self, description: str) -> Ref:
+        """Keep what the step wrote as a layer on top of its root's input."""
+        assert self._root is not None
+        root, self._root = self._root, None
+        directory = await in_thread(root.commit, limiter=self._worker.disk)
+        layer = self._worker.refs.add_directory(directory, description=description, created_ns=self._worker.clock())
+        return Ref((*self._base.layers, layer))
+
+    async def _release(self) -> None:
+        if self._root is not None:
+            self._held.append(self._root.discard)
+            self._root = None
+        held, self._held = self._held, []
+        for let_go in reversed(held):
+            await in_thread(let_go, limiter=self._worker.disk)
+
+    def _input(self, mount: Mount) -> Ref:
+        return SCRATCH if mount.input == EMPTY else self._inputs[mount.input]
+
+    async def _take_root(self, mount: Mount) -> None:
+        self._base = await self._worker.as_layers(self._input(mount))
+        self._root = await self._worker.refs.prepare(self._base)
+        self.readonly_root = mount.readonly
+
+    async def _add(self, mount: Mount) -> None:
+        if mount.type == BIND:
+            await self._add_bind(mount)
+        elif mount.type == CACHE:
+            await self._add_cache(mount)
+        elif mount.type == TMPFS:
+            size = mount.tmpfs.size if mount.tmpfs is not None else 0
+            self.mounts.append(Tmpfs(mount.dest, size))
+        elif mount.type == SECRET:
+            await self._add_secret(mount)
+        else:
+            raise SolveError(f"mount type {mount.type} is not supported")
+
+    async def _add_bind(self, mount: Mount) -> None:
+        """A tree to look at. What a writable one gets is dropped, unless it is an output of the op."""
+        if not mount.readonly and mount.output != NO_OUTPUT:
+            raise SolveError(f"mount {mount.dest}: a second output of an exec op is not supported")
+        refs = self._worker.refs
+        ref = await self._worker.as_layers(self._input(mount))
+        if mount.readonly and ref.layers:
+            view = await refs.own_view(ref)
+            self._held.append(view.close)
+            self.mounts.append(Bind(mount.dest, view.fd, mount.selector, readonly=True))
+        else:
+            active = await refs.prepare(ref)
+            self._held.append(active.discard)
+            self.mounts.append(Bind(mount.dest, active.fd, mount.selector, readonly=mount.readonly))
+
+    async def _add_cache(self, mount: Mount) -> None:
+        if mount.cache is None:
+            raise SolveError(f"cache mount {mount.dest} has no cache options")
+        base = None if mount.input == EMPTY else await self._worker.as_layers(self._inputs[mount.input])
+        cache = await self._worker.cache_mounts.take(mount.cache, base)
+        self._held.append(cache.release)
+        self.mounts.append(Bind(mount.dest, cache.path, mount.selector, readonly=mount.readonly))
+
+    async def _add_secret(self, mount: Mount) -> None:
+        if mount.secret is None:
+            raise SolveError(f"secret mount {mount.dest} has no secret options")
+        secret = await in_thread(self._worker.secrets.mount, mount.secret)
+        if secret is not None:
+            self._held.append(secret.close)
+            self.mounts.append(Bind(mount.dest, secret.fd, secret.name, readonly=True))
+
+    async def _add_ssh(self, mount: Mount, number: int) -> None:
+        if mount.ssh is None:
+            raise SolveError(f"ssh mount {mount.dest} has no ssh options")
+        dest = mount.dest or f"/run/buildkit/ssh_agent.{number}"
+        agent = await in_thread(self._worker.secrets.agent, mount.ssh)
+        if agent is not None:
+            self._held.append(agent.close)
+            self.mounts.append(Bind(dest, agent.socket_path))
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Held = Callable[[], None]

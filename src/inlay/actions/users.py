@@ -1,0 +1,83 @@
+"""Who a step runs as: `USER name[:group]` looked up in the tree's own /etc/passwd and /etc/group
+(BuildKit: executor/oci/user.go)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.archive.tree import Tree
+from inlay.errors import SolveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT = 16 << 20
+"""A passwd or group file is read up to this many bytes."""
+
+
+class UserIds(NamedTuple):
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    """Supplementary groups, sorted."""
+
+
+def find_user(root: Tree, text: str) -> UserIds:
+    """Resolve `text` (`""`, `name`, `uid`, `name:group`, …) in the tree `root`. Raises `SolveError`."""
+    user, separator, group = text.partition(":")
+    if user.isdecimal() and (not separator or group.isdecimal()):
+        uid, gid = int(user), int(group or 0)
+        return UserIds(uid, gid, _groups_of_id(root, uid) if not separator else ())
+    entry = _passwd_entry(root, user or "0")
+    if entry is None and not user.isdecimal():
+        raise SolveError(f"unable to find user {user}: no matching entries in passwd file")
+    name, uid, primary = entry if entry is not None else ("", int(user), 0)
+    if separator:
+        return UserIds(uid, _group_id(root, group), ())
+    return UserIds(uid, primary, _groups_of(root, name))
+
+
+def _groups_of_id(root: Tree, uid: int) -> tuple[int, ...]:
+    entry = _passwd_entry(root, str(uid))
+    return _groups_of(root, entry[0]) if entry else ()
+
+
+def _passwd_entry(root: Tree, user: str) -> tuple[str, int, int] | None:
+    """Name, uid and gid of the entry with that name or, failing that, that uid."""
+    by_id = None
+    for fields in _lines(root, "/etc/passwd"):
+        if len(fields) < 4 or not fields[2].isdecimal() or not fields[3].isdecimal():
+            continue
+        entry = (fields[0], int(fields[2]), int(fields[3]))
+        if fields[0] == user:
+            return entry
+        if fields[2] == user and by_id is None:
+            by_id = entry
+    return by_id
+
+
+def _group_id(root: Tree, group: str) -> int:
+    for fields in _lines(root, "/etc/group"):
+        if len(fields) >= 3 and fields[0] == group and fields[2].isdecimal():
+            return int(fields[2])
+    if group.isdecimal():
+        return int(group)
+    raise SolveError(f"unable to find group {group}: no matching entries in group file")
+
+
+def _groups_of(root: Tree, name: str) -> tuple[int, ...]:
+    if not name:
+        return ()
+    found = {
+        int(fields[2])
+        for fields in _lines(root, "/etc/group")
+        if len(fields) >= 4 and fields[2].isdecimal() and name in fields[3].split(",")
+    }
+    return tuple(sorted(found))
+
+
+def _lines(root: Tree, path: str) -> Iterator[list[str]]:
+    for line in root.read_text(path, LIMIT).splitlines():
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield line.split(":")
