@@ -51,7 +51,9 @@ class DockerfileError(InlayError):
     `excerpt` holds the source lines around the location, ready to print.
     """
 
-    def __init__(self, message: str, location: Location | None = None, *, hint: str = "", excerpt: str = "") -> None:
+    def __init__(
+        self, message: str, location: Location | None = None, *, hint: str = "", excerpt: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.location = location
@@ -81,7 +83,9 @@ class SolveError(InlayError):
 class ProcessFailed(SolveError):
     """A RUN step's process exited with `exit_code` (128 + signal number when it was killed)."""
 
-    def __init__(self, message: str, *, exit_code: int, step: str = "", location: Location | None = None) -> None:
+    def __init__(
+        self, message: str, *, exit_code: int, step: str = "", location: Location | None = None
+    ) -> None:
         super().__init__(message, step=step, location=location)
         self.exit_code = exit_code
 

@@ -48,6 +48,10 @@ class Task(Generic[T]):
     def done(self) -> bool:
         return self._done
 
+    @property
+    def succeeded(self) -> bool:
+        return self._done and self._error is None
+
     def result(self) -> T:
         """The value, or raise the error. Only for a task that is done."""
         if self._error is not None:
@@ -127,6 +131,12 @@ class _Loop:
         task: Task[T] = Task(self, coroutine)
         self.live.add(task)
         self.ready.append((task, 0, None))
+        return task
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+        task: Task[T] = Task(self, coroutine)
+        self.live.add(task)
+        self._step(task, 0, None)
         return task
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -222,12 +232,19 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
     return _loop().spawn(coroutine)
 
 
+def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+    """Like `spawn`, but run `coroutine` up to where it first waits before returning: one that never
+    waits is done at once. A coroutine that starts others this way nests on the stack; start those that
+    it will wait for first."""
+    return _loop().start(coroutine)
+
+
 async def gather(tasks: Iterable[Task[T]]) -> list[T]:
     """Wait for all of `tasks` and return their values in order; raise the first error when it comes.
     The other tasks go on: they may be others' too."""
     tasks = list(tasks)
-    if not tasks:
-        return []
+    if all(task._done for task in tasks):
+        return [task.result() for task in tasks]
     all_done: Task[None] = Task(_loop())
     left = len(tasks)
 
@@ -251,6 +268,25 @@ async def first_done(tasks: Iterable[Task[Any]]) -> None:
     for task in tasks:
         task.when_done(one.finish)
     await one
+
+
+async def all_done(tasks: Iterable[Task[Any]]) -> None:
+    """Wait until every one of `tasks` is done, whether with a value or an error."""
+    waiting = [task for task in tasks if not task.done]
+    if not waiting:
+        return
+    last: Task[None] = Task(_loop())
+    left = len(waiting)
+
+    def note() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            last.finish()
+
+    for task in waiting:
+        task.when_done(note)
+    await last
 
 
 async def in_thread(

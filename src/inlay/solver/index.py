@@ -1,0 +1,227 @@
+"""The cache index: what is known of keys and results, here and in imported caches.
+
+Everything that this process learns (imports, and what it ran itself) is held in memory; what was run or
+used is also in the `Database`. A query looks at both, so an import needs nothing written to be found.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from inlay.errors import CacheError
+from inlay.solver.keys import CacheRecord, Link, decisive, derived_key, is_random, time_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from inlay.solver.keys import Chain, KeyId, RecordGraph, RecordNode
+
+
+class Relations(Protocol):
+    """The two relations, wherever they are."""
+
+    def targets(self, link: Link) -> Iterable[KeyId]:
+        """The keys that `link` leads to."""
+
+    def links_to(self, key: KeyId) -> Sequence[Link]: ...
+    def records(self, key: KeyId) -> Sequence[CacheRecord]: ...
+    def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None: ...
+    def drop_links(self, links: Iterable[tuple[Link, KeyId]]) -> None: ...
+    def drop_record(self, record: CacheRecord) -> None: ...
+
+
+class Memory:
+    """The relations in dictionaries, for as long as the process lives."""
+
+    __slots__ = ("_links", "_records", "_sources")
+
+    def __init__(self) -> None:
+        self._links: dict[Link, set[KeyId]] = {}
+        self._sources: dict[KeyId, dict[Link, None]] = {}
+        self._records: dict[KeyId, dict[str, CacheRecord]] = {}
+
+    def targets(self, link: Link) -> Iterable[KeyId]:
+        return self._links.get(link, ())
+
+    def links_to(self, key: KeyId) -> list[Link]:
+        return list(self._sources.get(key, ()))
+
+    def records(self, key: KeyId) -> list[CacheRecord]:
+        return list(self._records.get(key, {}).values())
+
+    def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None:
+        for link, target in links:
+            self._links.setdefault(link, set()).add(target)
+            self._sources.setdefault(target, {})[link] = None
+        for record in records:
+            self._records.setdefault(record.key, {})[record.id] = record
+
+    def drop_links(self, links: Iterable[tuple[Link, KeyId]]) -> None:
+        for link, target in links:
+            self._links.get(link, set()).discard(target)
+            self._sources.get(target, {}).pop(link, None)
+
+    def drop_record(self, record: CacheRecord) -> None:
+        self._records.get(record.key, {}).pop(record.id, None)
+
+
+class CacheIndex:
+    """Keys by the links that lead to them, and records by key, from `local` and from imports."""
+
+    def __init__(self, local: Relations | None = None) -> None:
+        self._memory = Memory()
+        self._local: Relations = local if local is not None else Memory()
+        self._imports = 0
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    def targets(self, links: Iterable[Link]) -> frozenset[KeyId]:
+        """Keys that any of `links` leads to. Links from random keys lead nowhere, and cost nothing."""
+        found: set[KeyId] = set()
+        for link in links:
+            if not is_random(link.source):
+                found.update(self._memory.targets(link))
+                found.update(self._local.targets(link))
+        return frozenset(found)
+
+    def links_to(self, key: KeyId) -> list[Link]:
+        """All links that lead to `key`, each once."""
+        return list(dict.fromkeys((*self._memory.links_to(key), *self._local.links_to(key))))
+
+    def records(self, keys: Iterable[KeyId]) -> list[CacheRecord]:
+        """The records filed under any of `keys`, newest first; of equal age those at hand before others."""
+        found: dict[tuple[KeyId, str], CacheRecord] = {}
+        for key in keys:
+            for record in (*self._memory.records(key), *self._local.records(key)):
+                found.setdefault((key, record.id), record)
+        if len(found) < 2:
+            return list(found.values())
+        return sorted(found.values(), key=_newest_first)
+
+    def identify(self, digest: str, deciding: Sequence[Sequence[tuple[KeyId, str]]]) -> KeyId:
+        """Name the key that `deciding` (for each input, links (source, selector)) leads to: known or new.
+
+        `deciding` holds the content key of an input where it is known, else the input's own keys: a step that
+        ran on new content gets a new key, even where an input's definition is that of an older run. Two
+        processes, and an import, come to the same name.
+        """
+        return _identify(digest, deciding, self.targets)
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def add(self, key: KeyId, links: Iterable[Link], *records: CacheRecord) -> None:
+        """Add links that lead to `key`, and records under it. A random key is not kept: nothing finds it."""
+        if is_random(key):
+            return
+        pairs = [(link, key) for link in links if not is_random(link.source)]
+        self._memory.add(pairs, records)
+        self._local.add(pairs, records)
+
+    def agree(self, definitions: Iterable[Link], content: Link) -> frozenset[KeyId]:
+        """Make `definitions` lead where `content`, which they are now known to contain, leads; return that.
+
+        What a definition led to while its result had other content was true then only.
+        """
+        right = self.targets([content])
+        missing, wrong = [], []
+        for link in definitions:
+            if is_random(link.source):
+                continue
+            now = self.targets([link])
+            missing += [(link, key) for key in right - now]
+            wrong += [(link, key) for key in now - right]
+        for relations in (self._memory, self._local):
+            relations.add(missing)
+            relations.drop_links(wrong)
+        return right
+
+    def forget(self, record: CacheRecord) -> None:
+        """Drop a record whose result has vanished. Its key stays: what was made from it may be there yet."""
+        self._memory.drop_record(record)
+        self._local.drop_record(record)
+
+    # -- imports ---------------------------------------------------------------------------------------------
+
+    def ingest(self, graph: RecordGraph) -> None:
+        """Make an imported cache part of every question, until the process ends."""
+        keys: list[KeyId] = []
+        for node in graph:
+            inputs = [
+                [(keys[at], selector) for selector, at in links if not is_random(keys[at])]
+                for links in node.inputs
+            ]
+            if not all(inputs):
+                keys.append("random:unreachable")  # it hangs on something that means nothing here
+                continue
+            # What is on disk need not be asked: where its keys have other names, the links meet all the same.
+            key = _identify(node.digest, [decisive(links) for links in inputs], self._imported_targets)
+            keys.append(key)
+            links = [
+                (Link(source, i, node.digest, selector), key)
+                for i, pairs in enumerate(inputs)
+                for source, selector in pairs
+            ]
+            self._memory.add(links, self._imported_records(key, node) if inputs else ())
+
+    def _imported_targets(self, links: Iterable[Link]) -> Iterable[KeyId]:
+        return {key for link in links for key in self._memory.targets(link)}
+
+    def _imported_records(self, key: KeyId, node: RecordNode) -> list[CacheRecord]:
+        records = []
+        for chain, created in node.results:
+            self._imports += 1
+            records.append(CacheRecord(f"import:{self._imports}", key, created, chain))
+        return records
+
+    def adopt(self, key: KeyId, records: Iterable[tuple[CacheRecord, str]]) -> None:
+        """Keep for later builds what imports say of `key`: each of `records`, with the id that it now has in
+        the result store, and all links from the roots on."""
+        keys = self.passed_through(key)
+        links = [(link, target) for target in keys for link in self._memory.links_to(target)]
+        self._local.add(
+            links, [CacheRecord(result, record.key, record.created) for record, result in records]
+        )
+
+    def passed_through(self, key: KeyId) -> list[KeyId]:
+        """`key` and all keys from which imported links lead to it."""
+        seen = {key: None}
+        todo = [key]
+        while todo:
+            for link in self._memory.links_to(todo.pop()):
+                if link.source not in seen:
+                    seen[link.source] = None
+                    todo.append(link.source)
+        return list(seen)
+
+    def imported(self, keys: Iterable[KeyId], below: Chain) -> list[CacheRecord]:
+        """Imported records under `keys` whose layers are the lowest layers of the chain `below`."""
+        parts = {id(chain) for chain in below.chains()}
+        return [
+            record
+            for key in keys
+            for record in self._memory.records(key)
+            if record.remote is not None and id(record.remote) in parts
+        ]
+
+
+def _newest_first(record: CacheRecord) -> tuple[int, bool, str]:
+    try:
+        age = -time_value(record.created)
+    except CacheError:
+        age = sys.maxsize
+    return age, record.remote is not None, record.id
+
+
+def _identify(
+    digest: str,
+    deciding: Sequence[Sequence[tuple[KeyId, str]]],
+    targets: Callable[[Iterable[Link]], Iterable[KeyId]],
+) -> KeyId:
+    found: set[KeyId] | None = None
+    for i, links in enumerate(deciding):
+        reached = targets(Link(source, i, digest, selector) for source, selector in links)
+        found = found.intersection(reached) if found is not None else set(reached)
+        if not found:
+            return derived_key(digest, deciding)
+    return min(found) if found else digest

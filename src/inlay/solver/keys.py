@@ -1,0 +1,205 @@
+"""Cache keys: how a step's result is named, and how names lead to one another.
+
+A key names one output of a step. Root keys (of sources, and of content) are digests; every other key is
+what its links say it is: the step's digest together with, for each input, the keys that input may have
+(BuildKit: solver/cachekey.go). A record files a result under a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from inlay.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from inlay.oci.descriptor import Descriptor
+
+R = TypeVar("R")
+
+KeyId = str
+"""Names a key. Of a root key it is the digest that cache exports write."""
+
+RANDOM = "random:"
+"""Begins digests and keys that mean something in this solve only: they are never stored or exported."""
+
+CONTENT = -1
+"""Stands for the output number in the key of what an input contains."""
+
+
+class CacheInput(NamedTuple, Generic[R]):
+    """How a step depends on one input.
+
+    `selector` narrows what of the input the step looks at ("" for all of it). `content_digest` digests
+    that part of the input's result; None where only the input's own keys count.
+    """
+
+    selector: str = ""
+    content_digest: Callable[[R], Awaitable[str]] | None = None
+
+
+class CacheMap(NamedTuple, Generic[R]):
+    """What a step is, in terms of the cache.
+
+    A step with inputs has one digest. A source may have several of equal standing: an image has one of
+    its manifest and one of its layers.
+    """
+
+    digests: tuple[str, ...]
+    inputs: tuple[CacheInput[R], ...] = ()
+
+
+class Link(NamedTuple):
+    """One way to reach a key: from key `source`, as input number `input`.
+
+    `digest` is the `output_key` of the step and output that are reached.
+    """
+
+    source: KeyId
+    input: int
+    digest: str
+    selector: str = ""
+
+
+class Chain:
+    """Layers stacked on one another: `descriptor` is the highest, `parent` what lies below.
+
+    Chains of one import share their lower parts, so that as many chains as there are layers take no
+    more room than the layers. `provider` says where the blobs are; only the result store knows its type.
+    """
+
+    __slots__ = ("depth", "descriptor", "parent", "provider")
+
+    def __init__(self, descriptor: Descriptor, parent: Chain | None = None, provider: object = None) -> None:
+        self.descriptor = descriptor
+        self.parent = parent
+        self.provider = provider
+        self.depth: int = parent.depth + 1 if parent else 1
+
+    def chains(self) -> list[Chain]:
+        """This chain and those it stands on, lowest first."""
+        stack: list[Chain] = []
+        chain: Chain | None = self
+        while chain is not None:
+            stack.append(chain)
+            chain = chain.parent
+        return stack[::-1]
+
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """The layers, lowest first."""
+        return tuple(chain.descriptor for chain in self.chains())
+
+
+def stack(layers: Iterable[Descriptor], provider: object = None) -> Chain | None:
+    """Make a chain of `layers`, lowest first; None of none."""
+    chain = None
+    for layer in layers:
+        chain = Chain(layer, chain, provider)
+    return chain
+
+
+class CacheRecord(NamedTuple):
+    """A result filed under `key`.
+
+    `id` names the result in the result store; `created` is RFC 3339 text. A record of an import has a
+    `remote` chain and an id that is good in this process only.
+    """
+
+    id: str
+    key: KeyId
+    created: str
+    remote: Chain | None = None
+
+
+class RecordNode(NamedTuple):
+    """A record as caches carry it between machines.
+
+    Each input has links (selector, position of another node); a root has no inputs. `results` are pairs
+    (chain, created).
+    """
+
+    digest: str
+    inputs: tuple[tuple[tuple[str, int], ...], ...] = ()
+    results: tuple[tuple[Chain, str], ...] = ()
+
+
+RecordGraph = list[RecordNode]
+"""Nodes in an order in which links lead only to earlier ones."""
+
+
+def output_key(digest: str, output: int) -> KeyId:
+    """Name output `output` of the step that `digest` describes, or `CONTENT` that digests to it.
+
+    The bytes are BuildKit's (solver/cachemanager.go). A random digest gives a random key.
+    """
+    if digest.startswith(RANDOM):
+        return digest if output == 0 else f"{digest}@{output}"
+    return "sha256:" + hashlib.sha256(f"{digest}@{output}".encode()).hexdigest()
+
+
+def is_random(key: str) -> bool:
+    return key.startswith(RANDOM)
+
+
+def decisive(links: Iterable[tuple[KeyId, str]]) -> list[tuple[KeyId, str]]:
+    """Of the links (source, selector) through which one input leads to a key, those that decide what it is.
+
+    A link from a content key has no selector, and says exactly what went in; one from a definition key
+    only says what did so some day. Where there is no content key all links are of one standing.
+    """
+    links = list(links)
+    return [link for link in links if not link[1]] or links
+
+
+def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> KeyId:
+    """Make the id of a new key: `digest` is the `output_key`, `inputs` the decisive links of each input.
+
+    Whoever meets the same links makes the same id, be it another process or an import. An input that is
+    known by random keys only makes the key random.
+    """
+    sha, prefix = hashlib.sha256(digest.encode()), "sha256:"
+    for links in inputs:
+        source, selector = min(links, key=_stable_first)
+        if is_random(source):
+            prefix = RANDOM
+        sha.update(f"\0{source}\0{selector}".encode())
+    return prefix + sha.hexdigest()
+
+
+def _stable_first(link: tuple[KeyId, str]) -> tuple[bool, tuple[KeyId, str]]:
+    return is_random(link[0]), link
+
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))\Z", re.ASCII
+)
+
+
+def time_text(nanoseconds: int) -> str:
+    """Write a time since 1970 as Go writes it in JSON: RFC 3339 in UTC, without trailing zeros."""
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    t = time.gmtime(seconds)
+    text = f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
+    return text + (f".{fraction:09}".rstrip("0") if fraction else "") + "Z"
+
+
+def time_value(text: str) -> int:
+    """Read an RFC 3339 time: nanoseconds since 1970. Raises `CacheError` when it is none."""
+    match = _TIME.match(text)
+    if not match:
+        raise CacheError(f"{text!r:.60} is not a time such as 2006-01-02T15:04:05Z")
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 60):
+        raise CacheError(f"{text!r:.60} is not a time that exists")
+    # Days since 1970 in a calendar whose years begin in March, so that leap days come last.
+    y, m = (year, month - 3) if month > 2 else (year - 1, month + 9)
+    days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * m + 2) // 5 + day - 1 - 719468
+    offset = 0
+    if match[8]:
+        offset = (int(match[9]) * 60 + int(match[10])) * (60 if match[8] == "+" else -60)
+    seconds = days * 86400 + hour * 3600 + minute * 60 + second - offset
+    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))

@@ -1,0 +1,398 @@
+"""The solver: finds what is cached and runs what is not.
+
+An edge is asked four questions, each at most once in a solve, by tasks that whoever asks again awaits too:
+*what are you* (the cache map), *which keys have you* (by definition, then by content), *what does your
+input contain*, and *what is your result*. Finding keys by definition runs nothing and fetches nothing;
+finding them by content may need an input's result, and pays for that only where no cheaper key matches.
+
+What is found and why is BuildKit's (solver/edge.go), but for one rule: BuildKit files all results that
+one definition ever had under one key, and may take the newest for content that it was not made from;
+here content, where it is known, decides which key it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from inlay.errors import CacheError, SolveError
+from inlay.solver.keys import CONTENT, CacheRecord, Link, output_key, time_text
+from inlay.solver.vertex import Silent, inputs_first
+from inlay.tasks import all_done, first_done, gather, spawn, start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from inlay.solver.index import CacheIndex
+    from inlay.solver.keys import CacheMap, KeyId
+    from inlay.solver.vertex import Edge, Observer, ResultStore, Vertex
+    from inlay.tasks import Task
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Keys = frozenset[str]
+NONE: Keys = frozenset()
+
+
+class Solved(NamedTuple, Generic[R]):
+    """A result, and the keys that it is known by. `ran` tells whether it was made or found."""
+
+    value: R
+    keys: Keys
+    ran: bool
+
+
+class NotCached(SolveError):
+    """Steps would have had to run, and the solver was told to run none: `vertices`."""
+
+    def __init__(self, vertices: Sequence[Vertex[Any]]) -> None:
+        super().__init__(f"{len(vertices)} step{'s are' if len(vertices) > 1 else ' is'} not in the cache")
+        self.vertices = vertices
+
+
+class Solver(Generic[R]):
+    """One solve of one graph: ask `solve` once, with all targets.
+
+    `clock` gives nanoseconds since 1970, for the records. With `require_cached` only sources are run.
+    """
+
+    def __init__(
+        self,
+        index: CacheIndex,
+        store: ResultStore[R],
+        *,
+        clock: Callable[[], int],
+        observer: Observer[R] | None = None,
+        require_cached: bool = False,
+    ) -> None:
+        self.index = index
+        self._store = store
+        self._clock = clock
+        self._observer: Observer[R] = observer if observer is not None else Silent()
+        self._require_cached = require_cached
+        self._tasks: dict[tuple[object, ...], Task[Any]] = {}
+        self._made: dict[KeyId, Solved[R]] = {}
+        self._searches: dict[tuple[str, int], list[Keys]] = {}
+        self._reported: set[str] = set()
+        self._missing: list[Vertex[R]] = []
+
+    async def solve(self, targets: Sequence[Edge[R]]) -> list[Solved[R]]:
+        """Bring the result of each target. The first error ends everything that was begun, and is raised."""
+        try:
+            # Inputs first: then no question, started where it is asked, nests deeper than its own frame.
+            for edge in inputs_first(targets):
+                self._definition_keys(edge)
+            solved = await gather([self._result(edge) for edge in targets])
+            await gather([task for question, task in self._tasks.items() if question[0] == "adopt"])
+            return solved
+        except NotCached:
+            await _end(self._tasks, cancel=False)
+            raise NotCached(self._missing) from None
+        finally:
+            await _end(self._tasks, cancel=True)
+
+    # -- what was learned, for exports and explanations ------------------------------------------------------
+
+    def cache_map_of(self, vertex: Vertex[R]) -> CacheMap[R]:
+        """The cache map of a vertex of a graph that was solved."""
+        cache_map: CacheMap[R] = self._tasks["map", vertex.digest].result()
+        return cache_map
+
+    def keys_of(self, edge: Edge[R]) -> Keys:
+        """All keys by which this solve knows `edge`; none of an edge that it never had to ask for them."""
+        vertex, output = edge
+        if not vertex.inputs:
+            return self._root_keys(edge)
+        keys: Keys = self._answer("definition", vertex.digest, output) or NONE
+        keys |= self._answer("keys", vertex.digest, output) or NONE
+        result = self._answer("result", vertex.digest, output)
+        return keys | result.keys if result is not None else keys
+
+    def content_of(self, vertex: Vertex[R], i: int) -> KeyId | None:
+        """The content key of input `i`, if it became known."""
+        key: KeyId | None = self._answer("content", vertex.digest, i)
+        return key
+
+    def search_of(self, edge: Edge[R]) -> list[Keys] | None:
+        """Of an edge that was not found by definition: for each input the keys that it matched as far as the
+        search went, before anything ran. Where all match, but no key in common, each fits another record."""
+        return self._searches.get((edge.vertex.digest, edge.output))
+
+    def _answer(self, *question: object) -> Any:
+        task = self._tasks.get(question)
+        return task.result() if task is not None and task.succeeded else None
+
+    # -- the questions ---------------------------------------------------------------------------------------
+
+    def _cache_map(self, vertex: Vertex[R]) -> Task[CacheMap[R]]:
+        return self._once(("map", vertex.digest), start, self._ask_cache_map, vertex)
+
+    def _definition_keys(self, edge: Edge[R]) -> Task[Keys]:
+        return self._once(
+            ("definition", edge.vertex.digest, edge.output), start, self._find_by_definition, edge
+        )
+
+    def _keys(self, edge: Edge[R]) -> Task[Keys]:
+        return self._once(("keys", edge.vertex.digest, edge.output), spawn, self._find_by_content, edge)
+
+    def _content(self, vertex: Vertex[R], i: int) -> Task[KeyId | None]:
+        return self._once(("content", vertex.digest, i), spawn, self._digest_input, vertex, i)
+
+    def _result(self, edge: Edge[R]) -> Task[Solved[R]]:
+        return self._once(("result", edge.vertex.digest, edge.output), spawn, self._load_or_run, edge)
+
+    def _once(
+        self,
+        question: tuple[object, ...],
+        begin: Callable[..., Task[Any]],
+        answer: Callable[..., Any],
+        *args: object,
+    ) -> Task[Any]:
+        task = self._tasks.get(question)
+        if task is None:
+            task = self._tasks[question] = begin(answer(*args))
+        return task
+
+    # -- how they are answered -------------------------------------------------------------------------------
+
+    async def _ask_cache_map(self, vertex: Vertex[R]) -> CacheMap[R]:
+        if vertex.inputs:
+            return await vertex.cache_map()
+        return await self._watched(vertex, vertex.cache_map())
+
+    async def _find_by_definition(self, edge: Edge[R]) -> Keys:
+        vertex = edge.vertex
+        await self._cache_map(vertex)
+        inputs = await gather([self._definition_keys(below) for below in vertex.inputs])
+        if vertex.ignore_cache:
+            return NONE
+        if not inputs:
+            return self._root_keys(edge)
+        found: Keys | None = None
+        for i, keys in enumerate(inputs):
+            matched = self._targets(edge, i, keys) if keys else NONE
+            found = matched if found is None else found & matched
+            if not found:
+                return NONE
+        return found or NONE
+
+    async def _find_by_content(self, edge: Edge[R]) -> Keys:
+        """Pay for content, first only of inputs that nothing matches yet, then of the others."""
+        found = await self._definition_keys(edge)
+        vertex = edge.vertex
+        if found or vertex.ignore_cache or not vertex.inputs:
+            return found
+        matched = [
+            self._targets(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)
+        ]
+        self._searches[vertex.digest, edge.output] = matched
+        unmatched = [i for i, keys in enumerate(matched) if not keys]
+        others = [i for i, keys in enumerate(matched) if keys]
+        for wanted, sure in ((unmatched, False), (others, True)):
+            if wanted and not await self._improve_all(edge, matched, wanted, sure=sure):
+                return NONE
+            if found := frozenset.intersection(*matched):
+                return found
+        return NONE
+
+    async def _improve_all(
+        self, edge: Edge[R], matched: list[Keys], wanted: list[int], *, sure: bool
+    ) -> bool:
+        """Improve on `matched` for the inputs `wanted`; False as soon as nothing can match one of them, so
+        that whoever asks need not wait for the others."""
+        asks = {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}
+        try:
+            while asks:
+                await first_done(asks.values())
+                for i in [i for i, ask in asks.items() if ask.done]:
+                    matched[i] = asks.pop(i).result()
+                    if not matched[i]:
+                        return False
+            return True
+        finally:
+            for ask in asks.values():
+                ask.cancel()
+
+    async def _improve(self, edge: Edge[R], i: int, *, sure: bool) -> Keys:
+        """What input `i` matches; when `sure`, or when nothing else matches, by what it contains."""
+        below = edge.vertex.inputs[i]
+        matched = self._targets(edge, i, await self._keys(below))
+        if matched and not sure:
+            return matched
+        content = await self._content(edge.vertex, i)
+        if content is None:
+            return matched
+        return self._agree(edge, i, (await self._result(below)).keys, content)
+
+    async def _digest_input(self, vertex: Vertex[R], i: int) -> KeyId | None:
+        digest_of = (await self._cache_map(vertex)).inputs[i].content_digest
+        if digest_of is None:
+            return None
+        below = await self._result(vertex.inputs[i])
+        try:
+            return output_key(await digest_of(below.value), CONTENT)
+        except Exception as error:
+            self._observer.started(vertex)
+            self._observer.failed(vertex, error)
+            raise
+
+    async def _load_or_run(self, edge: Edge[R]) -> Solved[R]:
+        vertex = edge.vertex
+        keys = await self._keys(edge)
+        if solved := await self._load(edge, keys):
+            return solved
+        if self._require_cached and vertex.inputs:
+            self._missing.append(vertex)
+        inputs = await gather([self._result(below) for below in vertex.inputs])
+        contents = await gather([self._content(vertex, i) for i in range(len(inputs))])
+        if inputs and not vertex.ignore_cache:
+            # Where a record has vanished, or the search ended early, content may still lead to another.
+            more = await self._known_by_content(edge, contents)
+            if solved := await self._load(edge, more - keys):
+                return solved
+        if self._require_cached and inputs:
+            raise NotCached([vertex])
+        return await self._run(edge, inputs, contents)
+
+    async def _known_by_content(self, edge: Edge[R], contents: list[KeyId | None]) -> Keys:
+        matched = [
+            self._targets(edge, i, await self._keys(below), content)
+            for i, (below, content) in enumerate(zip(edge.vertex.inputs, contents, strict=True))
+        ]
+        return frozenset.intersection(*matched)
+
+    # -- finding, loading, running ---------------------------------------------------------------------------
+
+    def _root_keys(self, edge: Edge[R]) -> Keys:
+        return frozenset(output_key(digest, edge.output) for digest in self.cache_map_of(edge.vertex).digests)
+
+    def _step_key(self, edge: Edge[R]) -> str:
+        return output_key(self.cache_map_of(edge.vertex).digests[0], edge.output)
+
+    def _links(self, edge: Edge[R], i: int, keys: Iterable[KeyId]) -> list[Link]:
+        digest, selector = self._step_key(edge), self.cache_map_of(edge.vertex).inputs[i].selector
+        return [Link(key, i, digest, selector) for key in sorted(keys)]
+
+    def _targets(self, edge: Edge[R], i: int, keys: Keys, content: KeyId | None = None) -> Keys:
+        """The keys that `edge` may have if its input `i` has `keys`, or, where that is known, `content`."""
+        if content is not None:
+            return self.index.targets([Link(content, i, self._step_key(edge))])
+        return self.index.targets(self._links(edge, i, keys)) if keys else NONE
+
+    def _agree(self, edge: Edge[R], i: int, keys: Keys, content: KeyId) -> Keys:
+        return self.index.agree(self._links(edge, i, keys), Link(content, i, self._step_key(edge)))
+
+    async def _load(self, edge: Edge[R], keys: Keys) -> Solved[R] | None:
+        """Bring the newest result under `keys` that is still there."""
+        for key in keys:
+            if key in self._made:
+                self._report_cached(edge)
+                return self._made[key]
+        for record in self.index.records(keys):
+            try:
+                value = await self._once(("load", record.id), spawn, self._store.load, record)
+            except CacheError:
+                self.index.forget(record)  # a broken cache may cost time, never the build
+                continue
+            self._report_cached(edge)
+            if record.remote is not None:
+                self._once(("adopt", record.id), spawn, self._adopt, record, value)
+            return Solved(value, frozenset({record.key}) if edge.vertex.inputs else keys, ran=False)
+        return None
+
+    async def _adopt(self, record: CacheRecord, value: R) -> None:
+        """Keep an imported record that was used, and those that it was made from, for later builds."""
+        kept = [(record, await self._store.keep(value))]
+        assert record.remote is not None
+        for below in self.index.imported(self.index.passed_through(record.key), record.remote):
+            if below.id != record.id:
+                try:
+                    kept.append((below, await self._store.keep(await self._store.load(below))))
+                except CacheError:
+                    continue
+        self.index.adopt(record.key, kept)
+
+    async def _run(self, edge: Edge[R], inputs: list[Solved[R]], contents: list[KeyId | None]) -> Solved[R]:
+        vertex = edge.vertex
+        deciding = [
+            [(content, "")]
+            if content
+            else [(link.source, link.selector) for link in self._links(edge, i, below.keys)]
+            for i, (below, content) in enumerate(zip(inputs, contents, strict=True))
+        ]
+        # Vertices that turn out to name the same work share one run.
+        work = (self.cache_map_of(vertex).digests, *map(min, deciding), vertex.ignore_cache)
+        shared = ("run", work) in self._tasks
+        outputs = await self._once(
+            ("run", work), spawn, self._run_watched, vertex, [below.value for below in inputs]
+        )
+        if shared:
+            self._report_cached(edge)
+        value: R = outputs[edge.output]
+        kept = await self._once(("keep", work, edge.output), spawn, self._keep, value)
+        keys = (
+            frozenset({self.index.identify(self._step_key(edge), deciding)})
+            if inputs
+            else self._root_keys(edge)
+        )
+        solved = Solved(value, keys, ran=True)
+        for key in keys:
+            self._made[key] = solved
+            self._record(edge, key, inputs, contents, kept)
+        return solved
+
+    async def _run_watched(self, vertex: Vertex[R], inputs: list[R]) -> Sequence[R]:
+        return await self._watched(vertex, vertex.run(inputs))
+
+    async def _keep(self, value: R) -> tuple[str, str] | None:
+        """Store a result; return its id and when that was."""
+        try:
+            return await self._store.keep(value), time_text(self._clock())
+        except CacheError:
+            return None  # the build has its result; later ones do not
+
+    def _record(
+        self,
+        edge: Edge[R],
+        key: KeyId,
+        inputs: list[Solved[R]],
+        contents: list[KeyId | None],
+        kept: tuple[str, str] | None,
+    ) -> None:
+        step = self._step_key(edge)
+        links = []
+        for i, (below, content) in enumerate(zip(inputs, contents, strict=True)):
+            links += [Link(content, i, step)] if content else self._links(edge, i, below.keys)
+        self.index.add(key, links, *([CacheRecord(kept[0], key, kept[1])] if kept else []))
+        for i, (below, content) in enumerate(zip(inputs, contents, strict=True)):
+            if content:
+                self._agree(edge, i, below.keys, content)
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    async def _watched(self, vertex: Vertex[R], work: Awaitable[T]) -> T:
+        self._reported.add(vertex.digest)
+        self._observer.started(vertex)
+        try:
+            value = await work
+        except BaseException as error:
+            self._observer.failed(vertex, error)
+            raise
+        self._observer.completed(vertex)
+        return value
+
+    def _report_cached(self, edge: Edge[R]) -> None:
+        """Say that `edge` is cached, and so is what nobody needs to look into because of that."""
+        for vertex, _ in inputs_first([edge], without=self._reported):
+            if vertex.digest not in self._reported:
+                self._reported.add(vertex.digest)
+                self._observer.cached(vertex)
+
+
+async def _end(tasks: dict[tuple[object, ...], Task[Any]], *, cancel: bool) -> None:
+    """Wait until none of `tasks` runs, nor any that they began meanwhile."""
+    while pending := [task for task in tasks.values() if not task.done]:
+        if cancel:
+            for task in pending:
+                task.cancel()
+        await all_done(pending)
