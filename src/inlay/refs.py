@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from inlay.archive.compression import Compression
     from inlay.content import BlobSource, ContentStore
+    from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
 
 SCHEMA = """
@@ -38,14 +39,26 @@ CREATE INDEX IF NOT EXISTS layer_by_diff_id ON layer (diff_id);
 """
 
 
+class ImagePlace(Protocol):
+    """A repository, or a folder or archive in OCI layout form: what images are read from."""
+
+    def fetch_manifest(self, name: str) -> Manifest | Index:
+        """The manifest of a tag or digest, verified. Raises `NotFound` or `BlobNotFound`."""
+
+    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
+
+
 class Source(Protocol):
-    """A place that has blobs, and a text by which a later build finds it again."""
+    """A place that has images and their blobs, and a text by which a later build finds it again."""
 
     @property
     def location(self) -> str: ...
 
     @property
     def blobs(self) -> BlobSource: ...
+
+    @property
+    def images(self) -> ImagePlace: ...
 
 
 class Layer:

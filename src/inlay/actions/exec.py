@@ -16,7 +16,7 @@ from inlay.tasks import in_thread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inlay.actions.worker import Worker
+    from inlay.actions.worker import Result, Worker
     from inlay.executor.executor import Network
     from inlay.llb.graph import Vertex
     from inlay.refs import Ref
@@ -25,10 +25,8 @@ _NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-async def run_exec(worker: Worker, vertex: Vertex, inputs: Sequence[Ref]) -> list[Ref]:
+async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[Result]) -> list[Ref]:
     """Run the process of `vertex`; return the tree that it left. Raises `ProcessFailed`."""
-    op = vertex.op
-    assert isinstance(op, ExecOp)
     if op.meta is None:
         raise SolveError("an exec op without a process", step=vertex.name, location=vertex.location)
     async with StepMounts(worker, op, inputs) as mounts:
@@ -51,8 +49,9 @@ async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec) -> int:
     def on_output(stream: int, data: bytes) -> None:
         worker.emit(Log(digest, stream, data, time.time()))
 
+    executor = await worker.executor()
     return await in_thread(
-        worker.executor.run, spec, on_output, cancellation, limiter=worker.processes, abort=cancellation.cancel
+        executor.run, spec, on_output, cancellation, limiter=worker.processes, abort=cancellation.cancel
     )
 
 
@@ -66,7 +65,7 @@ def _spec(worker: Worker, op: ExecOp, meta: Meta, mounts: StepMounts) -> Process
                 env += [f"{name.upper()}={value}", f"{name}={value}"]
     if not any(entry.startswith("PATH=") for entry in env):
         env.append(f"PATH={DEFAULT_PATH}")
-    env += worker.secret_environment(op.secret_env)
+    env += worker.secrets.environment(op.secret_env)
     return ProcessSpec(
         args=meta.args,
         rootfs=mounts.root,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from inlay.actions.worker import Worker
+    from inlay.actions.worker import Result, Worker
     from inlay.archive.tree import Tree
     from inlay.executor.executor import Mount as RunMount
     from inlay.llb.ops import Mount
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class StepMounts:
     """The mounts of one step. Leaving the `with` block undoes what was not committed."""
 
-    def __init__(self, worker: Worker, op: ExecOp, inputs: Sequence[Ref]) -> None:
+    def __init__(self, worker: Worker, op: ExecOp, inputs: Sequence[Result]) -> None:
         self._worker = worker
         self._op = op
         self._inputs = inputs
@@ -87,7 +87,7 @@ class StepMounts:
         for let_go in reversed(held):
             await in_thread(let_go, limiter=self._worker.disk)
 
-    def _input(self, mount: Mount) -> Ref:
+    def _input(self, mount: Mount) -> Result:
         return SCRATCH if mount.input == EMPTY else self._inputs[mount.input]
 
     async def _take_root(self, mount: Mount) -> None:

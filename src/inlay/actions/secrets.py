@@ -1,0 +1,107 @@
+"""Secrets and ssh agents for steps. Values are read when a step asks, kept in memory only, never logged."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.errors import SolveError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.llb.ops import SecretEnv, SecretOption
+    from inlay.request import Secret, SshForward
+
+SECRET_LIMIT = 500 << 10
+"""Bytes of a secret (BuildKit: session/secrets/secretsprovider)."""
+
+
+class SecretFile(NamedTuple):
+    """A secret as a file named `name` in the detached mount `fd`."""
+
+    fd: int
+    name: str
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Secrets:
+    """What the caller of the build has given by `--secret` and `--ssh`."""
+
+    def __init__(self, secrets: Sequence[Secret], ssh: Sequence[SshForward]) -> None:
+        self._secrets = {secret.id: secret for secret in secrets}
+        self._ssh = {forward.id: forward for forward in ssh}
+
+    def check(self) -> None:
+        """Raise `SolveError` for a secret whose file or variable is not there, before anything runs."""
+        for name, secret in self._secrets.items():
+            if secret.path and not os.access(secret.path, os.R_OK):
+                raise SolveError(f"secret {name}: cannot read {secret.path}")
+            if secret.variable and secret.variable not in os.environ:
+                raise SolveError(f"secret {name}: the environment has no variable {secret.variable}")
+
+    def value(self, name: str) -> bytes | None:
+        """The secret's bytes; None where the caller gave none of that name."""
+        secret = self._secrets.get(name)
+        if secret is None:
+            return None
+        if secret.variable:
+            return os.environb.get(os.fsencode(secret.variable))
+        path = secret.path
+        if not path:
+            if name in os.environ:
+                return os.environb[os.fsencode(name)]
+            path = name
+        try:
+            with open(path, "rb") as file:
+                value = file.read(SECRET_LIMIT + 1)
+        except OSError as error:
+            raise SolveError(f"secret {name}: cannot read {path}: {error.strerror}") from error
+        if len(value) > SECRET_LIMIT:
+            raise SolveError(f"secret {name}: larger than the {SECRET_LIMIT} bytes that a secret may have")
+        return value
+
+    def environment(self, wanted: Sequence[SecretEnv]) -> list[str]:
+        """`NAME=value` for each wanted secret. Raises `SolveError` for a required one that is missing."""
+        entries = []
+        for each in wanted:
+            value = self.value(each.id)
+            if value is None and not each.optional:
+                raise missing_secret(each.id)
+            # BuildKit sets the variable also where an optional secret is missing, to nothing.
+            entries.append(f"{each.name}={os.fsdecode(value or b'')}")
+        return entries
+
+    def mount(self, option: SecretOption) -> SecretFile | None:
+        """The secret as a file in memory; None for an optional one that is missing."""
+        from inlay.executor.memory import MemoryFile, memory_files
+
+        value = self.value(option.id)
+        if value is None:
+            if option.optional:
+                return None
+            raise missing_secret(option.id)
+        file = MemoryFile("secret", value, option.mode & 0o777, option.uid, option.gid)
+        return SecretFile(memory_files([file]), file.name)
+
+    def agent(self, option: SecretOption) -> AgentSocket | None:
+        """A socket that leads to the ssh agent; None for an optional one that is missing."""
+        from inlay.actions.sshagent import AgentSocket
+
+        name = option.id or "default"
+        forward = self._ssh.get(name)
+        if forward is None:
+            if option.optional:
+                return None
+            raise SolveError(f"ssh {name}: not given; pass --ssh {name}, with an agent or key files")
+        return AgentSocket(forward, option)
+
+
+def missing_secret(name: str) -> SolveError:
+    return SolveError(f"secret {name}: not found; pass --secret id={name},src=FILE or id={name},env=NAME")
+
+
+if TYPE_CHECKING:
+    from inlay.actions.sshagent import AgentSocket

@@ -1,0 +1,136 @@
+"""Vertices of LLB as the solver wants them: what is each keyed by, and how is it done?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.actions.worker import Result
+from inlay.errors import SolveError
+from inlay.llb.keys import cache_map
+from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
+from inlay.platform import host
+from inlay.refs import Ref
+from inlay.solver.keys import CacheInput, CacheMap
+from inlay.solver.vertex import Edge
+from inlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import Protocol
+
+    from inlay.actions.worker import Worker
+    from inlay.llb.graph import Vertex
+    from inlay.llb.keys import ContentSelector
+
+    class SourceAction(Protocol):
+        """A source, pinned when asked for its digests and fetched when run."""
+
+        async def digests(self) -> tuple[str, ...]: ...
+        async def fetch(self) -> Result: ...
+
+
+class Step:
+    """One vertex, with what it takes to do it."""
+
+    __slots__ = ("_source", "_worker", "digest", "ignore_cache", "inputs", "vertex")
+
+    def __init__(
+        self,
+        worker: Worker,
+        vertex: Vertex,
+        inputs: Sequence[Edge[Result]],
+        source: SourceAction | None,
+        *,
+        ignore_cache: bool,
+    ) -> None:
+        self._worker = worker
+        self._source = source
+        self.vertex = vertex
+        self.digest: str = vertex.digest
+        self.inputs = inputs
+        self.ignore_cache = ignore_cache
+
+    def __repr__(self) -> str:
+        return f"<Step {self.vertex!r}>"
+
+    async def cache_map(self) -> CacheMap[Result]:
+        if self._source is not None:
+            return CacheMap(await self._source.digests())
+        key = cache_map(self.vertex.op, self.vertex.platform or host(), len(self.inputs))
+        inputs = [CacheInput(each.selector, self._content_of(each.content)) for each in key.inputs]
+        return CacheMap((key.digest,), tuple(inputs))
+
+    def _content_of(
+        self, selectors: tuple[ContentSelector, ...] | None
+    ) -> Callable[[Result], Awaitable[str]] | None:
+        if selectors is None:
+            return None
+
+        async def digest_of(result: Result) -> str:
+            from inlay.archive.contenthash import content_digest
+
+            tree = await self._worker.tree(result)
+            return await in_thread(content_digest, tree, selectors, limiter=self._worker.disk)
+
+        return digest_of
+
+    async def run(self, inputs: Sequence[Result]) -> Sequence[Result]:
+        """Do the step. What goes wrong is told with the step's name and line."""
+        try:
+            return await self._run(inputs)
+        except SolveError as error:
+            error.step = error.step or self.vertex.name
+            error.location = error.location or self.vertex.location
+            raise
+
+    async def _run(self, inputs: Sequence[Result]) -> Sequence[Result]:
+        op = self.vertex.op
+        if self._source is not None:
+            return [await self._source.fetch()]
+        if isinstance(op, ExecOp):
+            from inlay.actions.exec import run_exec
+
+            return await run_exec(self._worker, self.vertex, op, inputs)
+        if isinstance(op, FileOp):
+            from inlay.actions.file import run_file
+
+            return [await run_file(self._worker, self.vertex, op, inputs)]
+        if isinstance(op, MergeOp):
+            return [merge([await self._worker.as_layers(inputs[each.input]) for each in op.inputs])]
+        if isinstance(op, DiffOp):
+            return [diff(*[await self._side(side, inputs) for side in op])]
+        raise SolveError(f"an op of type {type(op).__name__} cannot be built")
+
+    async def _side(self, side: object, inputs: Sequence[Result]) -> Ref:
+        index = getattr(side, "input", EMPTY)
+        return Ref() if index == EMPTY else await self._worker.as_layers(inputs[index])
+
+
+def merge(refs: Sequence[Ref]) -> Ref:
+    """Lay the trees over each other, the first one lowest."""
+    return Ref(tuple(layer for ref in refs for layer in ref.layers))
+
+
+def diff(lower: Ref, upper: Ref) -> Ref:
+    """What `upper` has over `lower`. Raises `SolveError` unless it was made on top of it."""
+    count = len(lower.layers)
+    if [layer.key for layer in upper.layers[:count]] != [layer.key for layer in lower.layers]:
+        raise SolveError("a diff of trees of which one was not made from the other is not supported")
+    return Ref(upper.layers[count:])
+
+
+def steps_of(
+    worker: Worker,
+    vertices: Iterable[Vertex],
+    source_of: Callable[[Vertex], SourceAction],
+    *,
+    ignore_cache: Callable[[Vertex], bool],
+) -> dict[str, Step]:
+    """Make a step of each vertex, by digest. `vertices` come after their inputs."""
+    steps: dict[str, Step] = {}
+    for vertex in vertices:
+        inputs = [Edge(steps[edge.vertex.digest], edge.output) for edge in vertex.inputs]
+        source = source_of(vertex) if isinstance(vertex.op, SourceOp) else None
+        steps[vertex.digest] = Step(worker, vertex, inputs, source, ignore_cache=ignore_cache(vertex))
+    return steps
+

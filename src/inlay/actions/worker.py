@@ -1,0 +1,113 @@
+"""What all steps of one build work with: trees, the executor, secrets, limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.errors import CacheError
+from inlay.refs import Ref
+from inlay.tasks import Limiter, Task, in_thread, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.actions.cachemounts import CacheMounts
+    from inlay.actions.secrets import Secrets
+    from inlay.archive.tree import Tree
+    from inlay.executor.executor import Executor
+    from inlay.progress.events import Event
+    from inlay.refs import RefStore
+    from inlay.solver.keys import CacheRecord
+    from inlay.sources.local import LocalContext
+
+
+class ContextRef(NamedTuple):
+    """A slice of a build context, read in place. It is never recorded or exported."""
+
+    context: LocalContext
+
+
+Result = Ref | ContextRef
+"""What a vertex gives to those that use it."""
+
+
+class Worker:
+    """The surroundings of steps. One for a build; lives on the loop's thread."""
+
+    def __init__(
+        self,
+        refs: RefStore,
+        *,
+        make_executor: Callable[[], Executor],
+        secrets: Secrets,
+        cache_mounts: CacheMounts,
+        emit: Callable[[Event], None],
+        clock: Callable[[], int],
+        epoch_s: int | None = None,
+    ) -> None:
+        """`clock` gives nanoseconds since 1970. `make_executor` is called when a process is to run, if ever."""
+        self.refs = refs
+        self.secrets = secrets
+        self.cache_mounts = cache_mounts
+        self.emit = emit
+        self.clock = clock
+        self.epoch_s = epoch_s
+        self.disk = Limiter(4)
+        self.processes = Limiter(16)
+        self._make_executor = make_executor
+        self._executor: Task[Executor] | None = None
+        self._copies: dict[int, Task[Ref]] = {}
+
+    async def executor(self) -> Executor:
+        if self._executor is None:
+            self._executor = spawn(in_thread(self._make_executor))
+        return await self._executor
+
+    def close(self) -> None:
+        """End the executor, if one was started."""
+        if self._executor is not None and self._executor.succeeded:
+            self._executor.result().close()
+
+    async def tree(self, result: Result) -> Tree | None:
+        """`result` to read; None of an empty tree. Trees stay open until the build ends."""
+        if isinstance(result, ContextRef):
+            return result.context
+        return await self.refs.tree(result) if result.layers else None
+
+    async def as_layers(self, result: Result) -> Ref:
+        """`result` as layers, to mount. A slice of the context is copied into one, once."""
+        if isinstance(result, Ref):
+            return result
+        name = id(result.context)
+        if name not in self._copies:
+            self._copies[name] = spawn(self._copy(result.context))
+        return await self._copies[name]
+
+    async def _copy(self, context: LocalContext) -> Ref:
+        from inlay.actions.file import copy_tree
+
+        active = await self.refs.prepare(Ref())
+        try:
+            await in_thread(copy_tree, context, active.path, limiter=self.disk)
+            directory = await in_thread(active.commit, limiter=self.disk)
+        except BaseException:
+            await in_thread(active.discard)
+            raise
+        return Ref((self.refs.add_directory(directory, description="build context", temporary=True),))
+
+    # -- as the solver's result store ---------------------------------------------------------------
+
+    async def load(self, record: CacheRecord) -> Result:
+        """Bring back a recorded result; nothing is pulled. Raises `CacheError` when a layer of it is gone."""
+        if record.remote is not None:
+            ref = self.refs.of_chain(record.remote)
+        else:
+            ref = self.refs.recall(record.id)
+        await self.refs.check(ref)
+        return ref
+
+    async def keep(self, result: Result) -> str:
+        """Name `result` for later builds. Raises `CacheError` for what cannot outlive this one."""
+        if isinstance(result, ContextRef):
+            raise CacheError("a build context is not kept")
+        return self.refs.describe(result)
