@@ -1,0 +1,477 @@
+"""Unpacking archives into folders: layers into layer directories, and whatever ADD is given.
+
+Names are bytes. Nothing is ever written outside the folder: every parent is opened inside it (see `rooted`),
+and the last part of a name is never followed. A folder that was only partly filled is the caller's to remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.archive import whiteout
+from inlay.archive.rooted import open_folder, open_in_root, remove_tree
+from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
+from inlay.archive.untar import TarReader
+from inlay.digest import Digest
+from inlay.errors import ContentError, UnsafeArchive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.archive.untar import Source
+
+_DEVICE_KINDS = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH_MAX = 4096
+_ARCHIVE_FAULTS = frozenset(
+    (
+        errno.EEXIST,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EMLINK,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EXDEV,
+    )
+)
+
+
+class Limits(NamedTuple):
+    """What an archive may unpack to before it is taken for a bomb: bytes, holes included, and entries."""
+
+    size: int = 1 << 40
+    entries: int = 10_000_000
+
+    @classmethod
+    def for_blob(cls, size: int, *, ratio: int = 1100) -> Limits:
+        """Limits for a compressed blob of `size` bytes: gzip cannot exceed 1032 to 1, honest zstd does not.
+
+        Holes of sparse files count too, so anything may have 16 GiB.
+        """
+        return cls(max(size * ratio, 16 << 30))
+
+
+class AppliedLayer(NamedTuple):
+    """What came out of an archive.
+
+    `size` counts the bytes of the archive. `implied` lists the folders that no entry describes, in the order
+    in which they were made: 0755, owned by root.
+    """
+
+    diff_id: Digest
+    size: int
+    entries: int
+    implied: tuple[bytes, ...]
+
+
+def apply_layer(
+    stream: Source,
+    directory: str | bytes,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    userxattr: bool = False,
+    devices: bool = True,
+    same_owner: bool = True,
+) -> AppliedLayer:
+    """Unpack an uncompressed layer into the empty layer directory `directory` and read it to its end.
+
+    The result is in the form of an overlayfs upper directory: whiteouts become character devices 0:0, opaque
+    markers an xattr (`user.overlay.opaque` with `userxattr`). Device nodes are skipped without `devices`, and
+    everything belongs to the caller without `same_owner`; both are for user namespaces.
+    Raises `UnsafeArchive` for an entry that would reach outside or that exceeds `limits`, `ContentError` for
+    a broken archive; `directory` then holds part of the layer.
+    BuildKit: containerd pkg/archive/tar.go (applyNaive), tar_opts_linux.go.
+    """
+    source = _Metered(stream, limits.size)
+    reader = TarReader(source)
+    unpacker = _LayerUnpacker(
+        reader, directory, limits, userxattr=userxattr, devices=devices, same_owner=same_owner
+    )
+    unpacker.run()
+    reader.drain()
+    return AppliedLayer(source.digest(), reader.position, unpacker.count, tuple(unpacker.implied))
+
+
+def unpack(
+    stream: Source,
+    directory: str | bytes,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    owner: tuple[int, int] | None = None,
+    devices: bool = True,
+) -> int:
+    """Unpack an uncompressed archive over the folder `directory`, as ADD does; return the number of entries.
+
+    What is in the way is replaced, but a folder is kept when the archive has one there too. Names that begin
+    with `.wh.` have no meaning. `owner` (uid, gid) replaces every owner. Errors are those of `apply_layer`.
+    BuildKit: solver/llbsolver/file/unpack.go.
+    """
+    reader = TarReader(_Metered(stream, limits.size))
+    unpacker = _Unpacker(reader, directory, limits, owner=owner, devices=devices)
+    unpacker.run()
+    return unpacker.count
+
+
+def inherit_implied(directory: str | bytes, implied: Sequence[bytes], parents: Sequence[str | bytes]) -> None:
+    """Give folders that a layer has only by implication the looks that they have in the layers below.
+
+    In a layer directory such a folder hides the mode, owner and xattrs of the one below it. `parents` are the
+    layer directories below, the lowest first. BuildKit: containerd pkg/archive/tar.go (mkparent).
+    """
+    target_fd = _open_root(directory)
+    parent_fds = [_open_root(parent) for parent in reversed(parents)]
+    try:
+        for path in implied:
+            _inherit(target_fd, path, parent_fds)
+    finally:
+        for fd in (target_fd, *parent_fds):
+            os.close(fd)
+
+
+def _inherit(target_fd: int, path: bytes, parent_fds: Sequence[int]) -> None:
+    for parent_fd in parent_fds:
+        try:
+            fd = open_in_root(parent_fd, path, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISDIR(status.st_mode):
+                return
+            source, target = b"/proc/self/fd/%d" % fd, b"/proc/self/fd/%d/%s" % (target_fd, path)
+            os.chown(target, status.st_uid, status.st_gid)
+            os.chmod(target, stat.S_IMODE(status.st_mode))
+            for name in os.listxattr(source):
+                if not name.startswith("trusted.") and not name.startswith("user.overlay."):
+                    os.setxattr(target, name, os.getxattr(source, name))
+            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return
+        finally:
+            os.close(fd)
+
+
+def clean_name(name: bytes) -> bytes:
+    """`name` without `.` and empty parts, `..` resolved; empty for the root itself.
+
+    Raises `UnsafeArchive` where it leads above the root.
+    """
+    if b"/" not in name and name not in (b".", b".."):
+        return name
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise UnsafeArchive(
+                    f"the entry {os.fsdecode(name)!r:.200} would be unpacked outside the folder"
+                )
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+class _Metered:
+    """Passes a stream through, digesting it, up to a limit."""
+
+    __slots__ = ("_left", "_limit", "_readinto", "_sha")
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._readinto = source.readinto
+        self._sha = hashlib.sha256()
+        self._limit = self._left = limit
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        n = self._readinto(buffer) or 0
+        self._left -= n
+        if self._left < 0:
+            raise UnsafeArchive(f"the archive has more than {self._limit} bytes")
+        self._sha.update(memoryview(buffer)[:n])
+        return n
+
+    def digest(self) -> Digest:
+        return Digest("sha256:" + self._sha.hexdigest())
+
+
+def _open_root(directory: str | bytes) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class _Unpacker:
+    """Puts the entries of one archive into one folder."""
+
+    def __init__(
+        self,
+        reader: TarReader,
+        directory: str | bytes,
+        limits: Limits,
+        *,
+        owner: tuple[int, int] | None = None,
+        devices: bool = True,
+        same_owner: bool = True,
+    ) -> None:
+        self._reader = reader
+        self._limits = limits
+        self._owner = owner
+        self._devices = devices
+        self._same_owner = same_owner
+        self._root = _open_root(directory)
+        self._parent = -1
+        self._parent_path = b""
+        self._folders: dict[bytes, int] = {}  # path → mtime, set when nothing will be put in there any more
+        self.implied: dict[bytes, None] = {}
+        self.count = 0
+
+    def run(self) -> None:
+        entry = None
+        try:
+            unpacked_size = 0
+            for entry in self._reader:
+                self.count += 1
+                unpacked_size += entry.size
+                if self.count > self._limits.entries or unpacked_size > self._limits.size:
+                    most = f"{self._limits.size} bytes or {self._limits.entries} entries"
+                    raise UnsafeArchive(f"the archive unpacks to more than {most}")
+                self._place(entry)
+            entry = None
+            self._finish_folders()
+        except OSError as error:
+            if entry is None or error.errno not in _ARCHIVE_FAULTS:
+                raise
+            raise ContentError(
+                f"the entry {os.fsdecode(entry.name)!r:.200} cannot be unpacked: {error.strerror}"
+            ) from error
+        finally:
+            self._forget_parent()
+            os.close(self._root)
+
+    def _place(self, entry: Entry) -> None:
+        path = clean_name(entry.name)
+        if len(path) >= _PATH_MAX:
+            raise UnsafeArchive(f"the entry {os.fsdecode(path)!r:.80}… has a name of {len(path)} bytes")
+        if not path:
+            self._place_root(entry)
+            return
+        folder, _, name = path.rpartition(b"/")
+        self._enter(folder)
+        if self._special(entry, path, name):
+            return
+        try:
+            self._make(entry, path, name)
+        except FileExistsError:
+            was_folder = stat.S_ISDIR(os.lstat(name, dir_fd=self._parent).st_mode)
+            if was_folder and entry.kind == DIRECTORY:
+                self._dress(entry, path, name)
+            else:
+                self._replace(entry, path, name)
+
+    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+        """Whether the entry means something else than a file of that name, and was seen to."""
+        return False
+
+    def _place_root(self, entry: Entry) -> None:
+        if entry.kind == DIRECTORY:
+            self._enter(b"")
+            self._dress(entry, b"", b".")
+
+    def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
+        """Put the entry where something else is."""
+        parent = os.dup(self._parent)
+        try:
+            self._forget_parent()  # it may lead through what is removed now
+            remove_tree(name, parent)
+            self._parent, parent = parent, -1
+            self._make(entry, path, name)
+        finally:
+            self._forget_parent()
+            if parent >= 0:
+                os.close(parent)
+
+    def _make(self, entry: Entry, path: bytes, name: bytes) -> None:
+        """Make the entry's file. Raises FileExistsError where there is one."""
+        parent, kind = self._parent, entry.kind
+        if kind == FILE:
+            self._make_file(entry, name)
+            return
+        if kind == DIRECTORY:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        elif kind == SYMLINK:
+            os.symlink(entry.link, name, dir_fd=parent)
+        elif kind == HARD_LINK:
+            self._make_link(entry, name)
+        elif kind in _DEVICE_KINDS:
+            if kind != FIFO and not self._devices:
+                return
+            device = os.makedev(entry.major, entry.minor) if kind != FIFO else 0
+            os.mknod(name, _DEVICE_KINDS[kind] | 0o600, device, dir_fd=parent)
+        else:
+            raise ContentError(
+                f"the entry {os.fsdecode(path)} is of kind {kind!r}, which no layer may contain"
+            )
+        self._dress(entry, path, name)
+
+    def _make_file(self, entry: Entry, name: bytes) -> None:
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._parent)
+        try:
+            if entry.size:
+                self._reader.copy_to(fd)
+            self._chown(entry, fd)
+            for key, value in entry.xattrs:
+                _set_xattr(fd, key, value, entry)
+            os.fchmod(fd, entry.mode)  # after chown, which takes the setuid bit away
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _make_link(self, entry: Entry, name: bytes) -> None:
+        folder, _, target = clean_name(entry.link).rpartition(b"/")
+        if not target:
+            raise UnsafeArchive(f"the hard link {os.fsdecode(entry.name)} leads to no file")
+        fd = open_folder(self._root, folder)
+        try:
+            os.link(target, name, src_dir_fd=fd, dst_dir_fd=self._parent, follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def _dress(self, entry: Entry, path: bytes, name: bytes) -> None:
+        """Give a file that exists its owner, xattrs, mode and time."""
+        parent = self._parent
+        if entry.kind == DIRECTORY:
+            self._folders[path] = entry.mtime_ns
+            self.implied.pop(path, None)
+        self._chown(entry, name)
+        for key, value in entry.xattrs:
+            _set_xattr(b"/proc/self/fd/%d/%s" % (parent, name), key, value, entry)
+        is_link = entry.kind == SYMLINK or (
+            entry.kind == HARD_LINK and stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode)
+        )
+        if not is_link:
+            os.chmod(name, entry.mode, dir_fd=parent)
+        if entry.kind != DIRECTORY:
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _chown(self, entry: Entry, target: int | bytes) -> None:
+        if not self._same_owner:
+            return
+        uid, gid = self._owner or (entry.uid, entry.gid)
+        try:
+            if isinstance(target, int):
+                os.fchown(target, uid, gid)
+            else:
+                os.chown(target, uid, gid, dir_fd=self._parent, follow_symlinks=False)
+        except (OSError, OverflowError) as error:
+            raise ContentError(
+                f"{os.fsdecode(entry.name)} cannot be given to {uid}:{gid}: {error}; in a user namespace only"
+                " ids from /etc/subuid and /etc/subgid can be used"
+            ) from error
+
+    def _enter(self, folder: bytes) -> None:
+        """Have the parent `folder` open, making what is missing of it."""
+        if self._parent >= 0 and folder == self._parent_path:
+            return
+        self._forget_parent()
+        self._parent = open_folder(self._root, folder, self._make_implied) if folder else os.dup(self._root)
+        self._parent_path = folder
+
+    def _forget_parent(self) -> None:
+        if self._parent >= 0:
+            os.close(self._parent)
+            self._parent = -1
+
+    def _make_implied(self, parent: int, name: bytes, path: bytes) -> None:
+        os.mkdir(name, 0o755, dir_fd=parent)
+        os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask
+        self.implied[path] = None
+        self._folders[path] = 0
+
+    def _finish_folders(self) -> None:
+        for path, mtime_ns in self._folders.items():
+            folder, _, name = path.rpartition(b"/")
+            try:
+                self._enter(folder)
+                if stat.S_ISDIR(os.lstat(name or b".", dir_fd=self._parent).st_mode):
+                    os.utime(
+                        name or b".", ns=(mtime_ns, mtime_ns), dir_fd=self._parent, follow_symlinks=False
+                    )
+            except FileNotFoundError:
+                continue  # a later entry has replaced it
+
+
+class _LayerUnpacker(_Unpacker):
+    """Unpacks a layer into a layer directory."""
+
+    def __init__(
+        self,
+        reader: TarReader,
+        directory: str | bytes,
+        limits: Limits,
+        *,
+        userxattr: bool,
+        devices: bool,
+        same_owner: bool,
+    ) -> None:
+        super().__init__(reader, directory, limits, devices=devices, same_owner=same_owner)
+        self._userxattr = userxattr
+
+    def _place_root(self, entry: Entry) -> None:
+        """A layer does not say how the root looks (containerd ignores it as well)."""
+
+    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+        if not name.startswith(whiteout.PREFIX):
+            return False
+        if name == whiteout.OPAQUE_MARKER:
+            self._mark_opaque(b".")
+            return True
+        if name.startswith(whiteout.META_PREFIX):
+            return True  # what AUFS left behind
+        gone = name[len(whiteout.PREFIX) :]
+        if gone in (b"", b".", b".."):
+            raise UnsafeArchive(f"{os.fsdecode(path)} is not a name that a whiteout may have")
+        try:
+            whiteout.make_whiteout(gone, self._parent)
+        except FileExistsError:  # this layer's own file stays: a whiteout is about the layers below
+            if stat.S_ISDIR(os.lstat(gone, dir_fd=self._parent).st_mode):
+                self._mark_opaque(gone)
+        return True
+
+    def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
+        super()._replace(entry, path, name)
+        if entry.kind == DIRECTORY:  # what it replaces had hidden the folder below
+            self._enter(path.rpartition(b"/")[0])
+            self._mark_opaque(name)
+
+    def _make_implied(self, parent: int, name: bytes, path: bytes) -> None:
+        try:
+            super()._make_implied(parent, name, path)
+        except FileExistsError:
+            if not whiteout.is_whiteout(os.lstat(name, dir_fd=parent)):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+            os.unlink(name, dir_fd=parent)
+            super()._make_implied(parent, name, path)
+            whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (parent, name), userxattr=self._userxattr)
+
+    def _mark_opaque(self, name: bytes) -> None:
+        whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (self._parent, name), userxattr=self._userxattr)
+
+
+def _set_xattr(target: int | bytes, key: bytes, value: bytes, entry: Entry) -> None:
+    """Set what an archive may set: nothing `trusted.`, and nothing that overlayfs would take as its own."""
+    if key.startswith((b"trusted.", *whiteout.OVERLAY_XATTRS)):
+        return
+    try:
+        if isinstance(target, int):
+            os.setxattr(target, key, value)
+        else:
+            os.setxattr(target, key, value, follow_symlinks=False)
+    except OSError as error:
+        refused_user = (
+            error.errno == errno.EPERM and key.startswith(b"user.") and entry.kind not in (FILE, DIRECTORY)
+        )
+        if error.errno != errno.ENOTSUP and not refused_user:
+            raise

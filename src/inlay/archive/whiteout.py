@@ -1,0 +1,47 @@
+"""How a layer says that something below it is gone.
+
+In archives names say it (OCI image spec, layer.md), in layer directories what overlayfs looks for:
+
+    a removed file             an empty file `.wh.<name>`          a character device 0:0 called `<name>`
+    a folder that hides        an empty file `.wh..wh..opq`        xattr `trusted.overlay.opaque` = `y` on it
+    the one below              in it                               (`user.overlay.opaque` in a user namespace)
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+PREFIX = b".wh."
+META_PREFIX = b".wh..wh."
+OPAQUE_MARKER = b".wh..wh..opq"
+
+TRUSTED_OPAQUE = b"trusted.overlay.opaque"
+USER_OPAQUE = b"user.overlay.opaque"
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether a file of a layer directory stands for one that is gone."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_opaque(folder: int | bytes | str) -> bool:
+    """Whether a folder of a layer directory hides the one below it."""
+    for name in (TRUSTED_OPAQUE, USER_OPAQUE):
+        try:
+            if os.getxattr(folder, name) == b"y":
+                return True
+        except OSError:  # no such attribute, not allowed to see it, or a file system without any
+            continue
+    return False
+
+
+def mark_opaque(folder: int | bytes | str, *, userxattr: bool) -> None:
+    """Make a folder of a layer directory hide the one below it."""
+    os.setxattr(folder, USER_OPAQUE if userxattr else TRUSTED_OPAQUE, b"y")
+
+
+def make_whiteout(name: bytes, dir_fd: int) -> None:
+    """Make the file in a layer directory that says that `name` is gone."""
+    os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
