@@ -1,0 +1,335 @@
+"""One repository of a registry: what it has, pulling from it, pushing to it (OCI distribution spec 1.1).
+
+All methods block, may be called from any thread, and raise `RegistryError`s that name the reference.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, cast
+
+from inlay.content import VerifyingReader
+from inlay.digest import Digest
+from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
+from inlay.oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from inlay.oci.image import Index, Manifest, parse_manifest
+from inlay.registry.transport import Request, TransientError, Transport
+from inlay.registry.wire import CHUNK, ProtocolError, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.registry.dial import Abort
+    from inlay.registry.upload import BlobUpload
+
+T = TypeVar("T")
+Pushed = Literal["exists", "mounted", "pushed"]
+
+MANIFEST_LIMIT = 4 << 20
+_ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1"))
+_HEAD_UNSUPPORTED = (400, 405, 406, 501)
+_MAX_PAGES = 50
+_PATH = re.compile(r"[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+
+
+class Endpoint:
+    """One host that serves a repository: its registry, or a mirror of that."""
+
+    __slots__ = ("host", "path")
+
+    def __init__(self, host: str, path: str) -> None:
+        self.host = host
+        self.path = path
+
+
+class Repository:
+    """`host` is a registry as references name it (`docker.io`, `localhost:5000`), `path` the rest without tag
+    (`library/busybox`). Itself a `BlobSource`."""
+
+    __slots__ = ("_mirrors", "_own", "host", "path", "transport")
+
+    def __init__(self, host: str, path: str, transport: Transport) -> None:
+        if not _PATH.match(path):
+            raise UsageError(f"{host}/{path}: {path!r:.100} cannot be the name of a repository")
+        self.host = host
+        self.path = path
+        self.transport = transport
+        self._own = Endpoint(host, path)
+        self._mirrors = [
+            Endpoint(*f"{mirror.strip('/')}/{path}".split("/", 1))
+            for mirror in transport.settings.mirrors.get(host, ())
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.path}"
+
+    def within(self, abort: Abort) -> Repository:
+        """The same repository; `abort` ends its calls."""
+        return Repository(self.host, self.path, self.transport.within(abort))
+
+    def resolve(self, ref: str) -> Descriptor:
+        """The descriptor of the manifest or index that a tag or digest names, without its content."""
+        return self._read(lambda endpoint: self._resolve_at(endpoint, ref))
+
+    def _resolve_at(self, endpoint: Endpoint, ref: str) -> Descriptor:
+        request = self._manifest_request("HEAD", endpoint, ref)
+        with self.transport.open(request) as response:
+            if response.status == 200:
+                digest, size = response.header("docker-content-digest"), response.header("content-length")
+                media_type = response.header("content-type").partition(";")[0].strip()
+                if ":" in ref and digest and digest != ref:
+                    raise DigestMismatch(f"{self._named(ref)}: the registry answers with {digest:.100}")
+                if digest and size.isdigit() and media_type:
+                    return Descriptor(media_type, Digest.parse(digest), int(size))
+            elif response.status not in _HEAD_UNSUPPORTED:
+                raise self.transport.refusal(response, request)
+        return self._fetch_manifest_at(endpoint, ref).descriptor
+
+    def fetch_manifest(self, ref: str) -> Manifest | Index:
+        """Pull the manifest or index that a tag or digest names, verified. Raises `ContentError` for one that
+        is malformed or larger than 4 MiB."""
+        return self._read(lambda endpoint: self._fetch_manifest_at(endpoint, ref))
+
+    def _fetch_manifest_at(self, endpoint: Endpoint, ref: str) -> Manifest | Index:
+        request = self._manifest_request("GET", endpoint, ref)
+        response, raw = self.transport.fetch(request, limit=MANIFEST_LIMIT)
+        if response.status != 200:
+            raise self.transport.refusal(response, request, body=raw)
+        self.transport.traffic.add_pulled(len(raw))
+        expected = ref if ":" in ref else response.header("docker-content-digest")
+        if expected and _digest_like(expected, raw) != expected:
+            raise DigestMismatch(f"{self._named(ref)}: the manifest that came is not {expected:.100}")
+        try:
+            return parse_manifest(raw, response.header("content-type").partition(";")[0].strip())
+        except ContentError as error:
+            raise ContentError(f"{self._named(ref)}: {error}") from error
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        return self._has_blob(descriptor.digest, descriptor.size, self._pull_scope)
+
+    def _has_blob(self, digest: Digest, size: int, scopes: frozenset[str]) -> bool:
+        request = self._request("HEAD", f"blobs/{digest}", "look for a blob in", str(self))
+        request = request._replace(scopes=scopes)
+        with self.transport.open(request) as response:
+            if response.status == 404:
+                return False
+            if response.status != 200:
+                raise self.transport.refusal(response, request)
+            length = response.header("content-length")
+            return not length.isdigit() or int(length) == size
+
+    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        if descriptor.size > limit:
+            named = self._named(descriptor.digest)
+            raise ContentError(f"{named} has {descriptor.size} bytes, more than the {limit} that are read")
+        with self.open_blob(descriptor) as stream:
+            return stream.read()
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> BinaryIO:
+        """Open a blob for streaming; where the connection is lost, it goes on from there on a new one."""
+        reader = cast("BinaryIO", BlobReader(self, descriptor, offset))
+        if verify and not offset:
+            return cast("BinaryIO", VerifyingReader(reader, descriptor, place=str(self)))
+        return reader
+
+    def _open_blob(self, descriptor: Descriptor, offset: int) -> Response:
+        return self._read(lambda endpoint: self._open_blob_at(endpoint, descriptor, offset))
+
+    def _open_blob_at(self, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> Response:
+        request = self._request(
+            "GET", f"blobs/{descriptor.digest}", "pull", self._named(descriptor.digest), endpoint=endpoint
+        )
+        if offset:
+            request = request._replace(headers={"Range": f"bytes={offset}-"})
+        response = self.transport.open(request)
+        if response.status not in (200, 206):
+            raise self.transport.refusal(response, request)
+        start = _range_start(response) if response.status == 206 else 0
+        end = descriptor.size if response.length is None else start + response.length
+        if start not in (0, offset) or end != descriptor.size:
+            response.close()
+            what = f"sends bytes {start} to {end}, not {offset} to {descriptor.size}"
+            raise DigestMismatch(f"{request.reference}: {response.url.netloc} {what}")
+        if start < offset:
+            _skip(response, offset - start)
+        return response
+
+    def push_blob(
+        self, descriptor: Descriptor, open_source: Callable[[], BinaryIO], *, mount_from: str = ""
+    ) -> Pushed:
+        """Bring a blob in, unless it is here: by a mount from the repository `mount_from` of this registry,
+        or with the bytes of `open_source` (opened again for each new attempt)."""
+        from inlay.registry.upload import push_blob
+
+        if self._has_blob(descriptor.digest, descriptor.size, self._push_scope):
+            return "exists"
+        return push_blob(self, descriptor, open_source, mount_from)
+
+    def upload(self) -> BlobUpload:
+        """Begin to push a blob whose size and digest are not known yet."""
+        from inlay.registry.upload import BlobUpload
+
+        return BlobUpload(self)
+
+    def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor:
+        """Push a manifest or index under a tag, or, by default, its digest alone."""
+        descriptor = Descriptor(media_type, Digest.of(raw), len(raw))
+        request = self._manifest_request("PUT", self._own, ref or descriptor.digest)
+        request = request._replace(scopes=self._push_scope, headers={"Content-Type": media_type}, body=raw)
+        with self.transport.open(request) as response:
+            if response.status not in (200, 201, 202):
+                raise self.transport.refusal(response, request)
+            stored = response.header("docker-content-digest")
+        if stored and _digest_like(stored, raw) != stored:
+            raise DigestMismatch(f"{request.reference}: the registry says it stored {stored:.100}")
+        return descriptor
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Descriptors of the manifests whose subject is `digest`, of one artifact type where that is given;
+        from the referrers API, or the tag that stands in for it."""
+        found = self._listed_referrers(digest)
+        if found is None:
+            try:
+                index = self.fetch_manifest(digest.replace(":", "-"))
+            except NotFound:
+                return ()
+            found = list(index.manifests) if isinstance(index, Index) else []
+        return tuple(d for d in found if not artifact_type or d.artifact_type == artifact_type)
+
+    def _listed_referrers(self, digest: Digest) -> list[Descriptor] | None:
+        """All pages of the referrers API; None where the registry has none."""
+        request = self._request("GET", f"referrers/{digest}", "list the referrers of", self._named(digest))
+        found: list[Descriptor] = []
+        for _ in range(_MAX_PAGES):
+            response, raw = self.transport.fetch(request, limit=MANIFEST_LIMIT)
+            if response.status != 200 or response.header("content-type").partition(";")[0] != OCI_INDEX:
+                if response.status in (200, 400, 404, 405):
+                    return None
+                raise self.transport.refusal(response, request, body=raw)
+            index = parse_manifest(raw, OCI_INDEX)
+            found += index.manifests if isinstance(index, Index) else ()
+            following = re.search(r'<([^>]*)>\s*;\s*rel="?next"?', response.header("link"))
+            if following is None:
+                return found
+            request = request._replace(url=self.transport.redirected(request, following[1]))
+        return found
+
+    @property
+    def _pull_scope(self) -> frozenset[str]:
+        return frozenset((f"repository:{self.path}:pull",))
+
+    @property
+    def _push_scope(self) -> frozenset[str]:
+        return frozenset((f"repository:{self.path}:pull,push",))
+
+    def _named(self, ref: str) -> str:
+        return f"{self}{'@' if ':' in ref else ':'}{ref}"
+
+    def _manifest_request(self, method: str, endpoint: Endpoint, ref: str) -> Request:
+        if ":" in ref:
+            Digest.parse(ref)
+        elif not _TAG.match(ref):
+            raise UsageError(f"{self}: {ref!r:.200} cannot be a tag")
+        action = "push the manifest of" if method == "PUT" else "pull the manifest of"
+        request = self._request(method, f"manifests/{ref}", action, self._named(ref), endpoint=endpoint)
+        return request._replace(headers={"Accept": _ACCEPT})
+
+    def _request(
+        self, method: str, target: str, action: str, reference: str, *, endpoint: Endpoint | None = None
+    ) -> Request:
+        at = endpoint or self._own
+        url = self.transport.url(at.host, f"/v2/{at.path}/{target}")
+        scopes = frozenset((f"repository:{at.path}:pull",))
+        return Request(method, url, action, reference, at.host, scopes)
+
+    def _read(self, attempt: Callable[[Endpoint], T]) -> T:
+        """Ask the mirrors, then the registry itself, whose error is the one that counts."""
+        for mirror in self._mirrors:
+            try:
+                return attempt(mirror)
+            except (RegistryError, ContentError):
+                continue
+        return attempt(self._own)
+
+
+class BlobReader(io.RawIOBase):
+    """A blob's bytes from a registry; lost connections are replaced without the reader noticing."""
+
+    def __init__(self, repository: Repository, descriptor: Descriptor, offset: int) -> None:
+        self._repository = repository
+        self._descriptor = descriptor
+        self._offset = offset
+        self._failures = 0
+        self._progress = offset
+        self._response: Response | None = None
+        if offset < descriptor.size or not descriptor.size:
+            self._response = repository._open_blob(descriptor, offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        while self._response is not None:
+            try:
+                count = self._response.readinto(view)
+                if not count and len(view) and self._offset < self._descriptor.size:
+                    raise ProtocolError(f"the blob broke off after {self._offset} bytes")
+            except OSError as error:
+                self._response.close()
+                self._response = self._resume(error)
+                continue
+            self._offset += count
+            self._repository.transport.traffic.add_pulled(count)
+            return count
+        return 0
+
+    def _resume(self, error: OSError) -> Response:
+        """Open the rest again. Tries that bring less than 1 MiB count as failed ones."""
+        if self._offset - self._progress >= CHUNK:
+            self._failures = 0
+        self._progress = self._offset
+        self._failures += 1
+        repository = self._repository
+        reference = f"{repository}@{self._descriptor.digest}"
+        url = repository.transport.url(repository.host, "/")
+        lost = repository.transport.lost(Request("GET", url, "pull", reference), error)
+        failure = TransientError(lost)
+        failure.__cause__ = error
+        repository.transport.wait_again(self._failures, failure)
+        return repository._open_blob(self._descriptor, self._offset)
+
+    def close(self) -> None:
+        response = getattr(self, "_response", None)
+        if response is not None:
+            self._response = None
+            response.close()
+        super().close()
+
+
+def _range_start(response: Response) -> int:
+    """First byte of a 206's `Content-Range`; -1 where that says nothing useful."""
+    match = re.match(r"bytes ([0-9]{1,18})-", response.header("content-range"))
+    return int(match[1]) if match else -1
+
+
+def _skip(response: Response, count: int) -> None:
+    view = memoryview(bytearray(min(count, CHUNK)))
+    while count:
+        got = response.readinto(view[:count])
+        if not got:
+            raise ProtocolError("the blob broke off")
+        count -= got
+
+
+def _digest_like(expected: str, raw: bytes) -> str:
+    """Digest `raw` by the algorithm that `expected` names; empty where that is none."""
+    from hashlib import new
+
+    try:
+        digest = Digest.parse(expected)
+    except ContentError:
+        return ""
+    return f"{digest.algorithm}:{new(digest.algorithm, raw).hexdigest()}"

@@ -1,0 +1,523 @@
+"""Requests to registries: pooled connections, credentials, redirects, retries, limits and counters.
+
+One `Transport` serves all repositories of a build and any number of threads. What goes wrong comes out as
+`RegistryError` or one of its kinds; a socket's own `OSError` never does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+
+from inlay.errors import ContentError, RegistryError, Unauthorized
+from inlay.registry.auth import Authenticator, DockerConfig
+from inlay.registry.dial import Abort, Tls, dial
+from inlay.registry.proxy import Proxy, proxy_for
+from inlay.registry.url import Url, is_loopback
+from inlay.registry.wire import Connection, ProtocolError, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from inlay.registry.auth import Credential
+
+T = TypeVar("T")
+Headers = dict[str, str]
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+_IDLE_LIMIT_S = 30.0
+_IDLE_PER_HOST = 8
+_ERROR_LIMIT = 64 << 10
+DOCKER_IO = "registry-1.docker.io"
+
+
+class Settings(NamedTuple):
+    """How registries are reached; times in seconds.
+
+    `insecure`: hosts (`host` or `host:port`) that are reached by https with any certificate or by http;
+    `http://host` and `https://host` say which. `mirrors`: for a registry's host, hosts (with an optional
+    path) that are asked first for what is read. `environment`: where proxies and docker's folder are named.
+    """
+
+    insecure: frozenset[str] = frozenset()
+    mirrors: Mapping[str, tuple[str, ...]] = {}
+    connect_timeout_s: float = 15.0
+    read_timeout_s: float = 60.0
+    attempts: int = 5
+    backoff_s: float = 0.3
+    longest_wait_s: float = 60.0
+    environment: Mapping[str, str] = os.environ
+    user_agent: str = "inlay"
+
+
+class Traffic:
+    """Bytes of blobs and manifests that came (`pulled`) and went (`pushed`), heads not counted."""
+
+    __slots__ = ("_lock", "pulled", "pushed")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.pulled = 0
+        self.pushed = 0
+
+    def add_pulled(self, count: int) -> None:
+        with self._lock:
+            self.pulled += count
+
+    def add_pushed(self, count: int) -> None:
+        with self._lock:
+            self.pushed += count
+
+
+class Body(NamedTuple):
+    """A request's body: `size` bytes of the stream that `open` gives, anew for each attempt."""
+
+    open: Callable[[], BinaryIO]
+    size: int
+
+
+class Request(NamedTuple):
+    """`action` and `reference` are for errors: "cannot `pull the manifest of` `host/app:1`: …". `registry`
+    is the host whose credentials it may carry, empty for none. One that is `once` is not sent again when it
+    is unknown whether it was received."""
+
+    method: str
+    url: Url
+    action: str
+    reference: str
+    registry: str = ""
+    scopes: frozenset[str] = frozenset()
+    headers: Mapping[str, str] = {}
+    body: bytes | Body = b""
+    once: bool = False
+
+    def failed(
+        self, reason: str, kind: type[RegistryError] = RegistryError, *, status: int = 0
+    ) -> RegistryError:
+        """An error that says what could not be done and why."""
+        sentence = f"cannot {self.action} {self.reference}: {reason}"
+        return kind(sentence, reference=self.reference, status=status)
+
+
+class TransientError(Exception):
+    """What may go better when tried again; `error` is what to raise when it was tried enough."""
+
+    def __init__(self, error: RegistryError, wait_s: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wait_s = wait_s
+
+
+class _Shared:
+    """What a transport and those made `within` it have in common."""
+
+    def __init__(self, settings: Settings, credential: Callable[[str], Credential | None] | None) -> None:
+        self.settings = settings
+        self.config = DockerConfig.default(settings.environment)
+        self.credential = credential or self.config.credential
+        self.traffic = Traffic()
+        self.tls = Tls()
+        self.lock = threading.Lock()
+        self.idle: dict[tuple[str, str, int], list[Connection]] = {}
+        self.schemes: dict[str, str] = {}
+        self.authenticators: dict[str, Authenticator] = {}
+
+
+class Transport:
+    """Sends requests. `credential` replaces docker's credential file: it maps a registry's host to one."""
+
+    __slots__ = ("_abort", "_shared")
+
+    def __init__(
+        self, settings: Settings | None = None, credential: Callable[[str], Credential | None] | None = None
+    ) -> None:
+        self._shared = _Shared(settings or Settings(), credential)
+        self._abort = Abort()
+
+    def within(self, abort: Abort) -> Transport:
+        """The same transport, whose calls `abort` ends as well as `cancel` of this one."""
+        transport: Transport = object.__new__(Transport)
+        transport._shared = self._shared
+        transport._abort = Abort(self._abort, abort)
+        return transport
+
+    @property
+    def settings(self) -> Settings:
+        return self._shared.settings
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._shared.traffic
+
+    def cancel(self) -> None:
+        """Make all calls that are under way, and all later ones, raise `RegistryError` soon."""
+        self._abort()
+
+    def close(self) -> None:
+        """Close idle connections. The transport can still be used."""
+        with self._shared.lock:
+            idle, self._shared.idle = self._shared.idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                connection.close()
+
+    def url(self, host: str, target: str) -> Url:
+        """The URL of `target` at a registry's `host`, with the scheme that it is reached by."""
+        return Url.of_host(self._scheme(host), DOCKER_IO if host == "docker.io" else host, target)
+
+    def open(self, request: Request) -> Response:
+        """Send a request, again where that is safe and may help, and return the answer, its body unread."""
+        return self.retry(lambda: self.attempt(request))
+
+    def fetch(self, request: Request, *, limit: int) -> tuple[Response, bytes]:
+        """Send a request as `open` does and read the answer's body, of up to `limit` bytes."""
+
+        def attempt() -> tuple[Response, bytes]:
+            with self.attempt(request) as response:
+                try:
+                    return response, response.read_all(limit)
+                except OSError as error:
+                    raise TransientError(self.lost(request, error)) from error
+
+        return self.retry(attempt)
+
+    def retry(self, attempt: Callable[[], T]) -> T:
+        """Call `attempt` until it raises no `TransientError`, but not for ever (see `wait_again`)."""
+        tries = 1
+        while True:
+            try:
+                return attempt()
+            except TransientError as failure:
+                self.wait_again(tries, failure)
+            tries += 1
+
+    def wait_again(self, tries: int, failure: TransientError) -> None:
+        """Wait before the next try; raise the failure's error when it was tried enough, or the wait would be
+        too long. Each wait is twice the last, and by chance up to a half more, so that clients spread out."""
+        self._abort.check()
+        settings = self.settings
+        chance = os.urandom(1)[0] / 512
+        wait_s = max(min(settings.backoff_s * 2.0 ** (tries - 1), 10.0) * (1 + chance), failure.wait_s or 0.0)
+        if tries >= settings.attempts or wait_s > settings.longest_wait_s:
+            raise failure.error from failure.__cause__
+        self._abort.sleep(wait_s)
+
+    def attempt(self, request: Request) -> Response:
+        """Send a request once. Raises `TransientError` for what may go better next time."""
+        response = self._follow(request)
+        if response.status not in _TRANSIENT:
+            return response
+        wait_s = _retry_after(response.header("retry-after"))
+        later = f"; it asks to come back in {wait_s:.0f} s" if wait_s else ""
+        raise TransientError(self.refusal(response, request, hint=later), wait_s)
+
+    def _follow(self, request: Request) -> Response:
+        """Send a request, answer its challenge, follow its redirects."""
+        origin = request.url.origin
+        authenticator = self._authenticator(request)
+        header = authenticator.header(request.scopes, self._fetch_token) if authenticator else ""
+        response = self._exchange(request, header)
+        if response.status == 401 and authenticator:
+            challenge = response.header("www-authenticate")
+            better = authenticator.answer(challenge, request.url, request.scopes, header, self._fetch_token)
+            if better:
+                response.close()
+                header, response = better, self._exchange(request, better)
+        for _ in range(_MAX_REDIRECTS):
+            location = response.header("location")
+            if response.status not in _REDIRECTS or not location or request.method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            request = request._replace(url=self.redirected(request, location))
+            keeps = request.url.origin == origin
+            guard = bool(header) and not keeps and not is_loopback(origin[1])
+            response = self._exchange(request, header if keeps else "", refuse_local=guard)
+        response.close()
+        raise request.failed(f"{request.url} redirects more than {_MAX_REDIRECTS} times")
+
+    def redirected(self, request: Request, location: str) -> Url:
+        """Where an answer's `Location` leads; raise `RegistryError` when that is a step down from https."""
+        target = request.url.join(location)
+        if request.url.scheme == "https" and target.scheme != "https":
+            raise request.failed(f"refused to go on from {request.url.netloc} to {target}, without TLS")
+        return target
+
+    def _exchange(self, request: Request, authorization: str, *, refuse_local: bool = False) -> Response:
+        """Send one request on one connection and read the answer's head."""
+        connection: Connection | None = None
+        while True:
+            try:
+                connection = self._connection(request.url, refuse_local=refuse_local)
+                return self._talk(connection, request, authorization)
+            except OSError as error:
+                self._abort.check()
+                if connection is not None and request.once:
+                    raise self.lost(request, error) from error
+                if connection is None or not connection.is_reused:
+                    raise TransientError(self.lost(request, error)) from error
+                connection = None  # it had been idle, and was closed just now: no fault of anybody
+
+    def _connection(self, url: Url, *, refuse_local: bool) -> Connection:
+        """An idle connection, or a new one."""
+        self._abort.check()
+        if not refuse_local:
+            idle = self._idle_connection(url)
+            if idle is not None:
+                return idle
+        proxy = proxy_for(url, self.settings.environment)
+        if refuse_local and proxy is not None and is_loopback(url.host):
+            raise RegistryError(f"refused to be redirected to {url}, this machine")
+        return self._connect(url, proxy, refuse_local=refuse_local)
+
+    def start(self, request: Request) -> Outgoing:
+        """Send a request's head; its body, of unknown length, is written to what this returns."""
+        request = request._replace(headers={**request.headers, "Transfer-Encoding": "chunked"})
+        authenticator = self._authenticator(request)
+        header = authenticator.header(request.scopes, self._fetch_token) if authenticator else ""
+        try:
+            connection = self._connection(request.url, refuse_local=False)
+            self._abort.watch(connection.sock)
+            self._send(connection, request, header)
+        except OSError as error:
+            raise self.lost(request, error) from error
+        return Outgoing(self, connection, request)
+
+    def _talk(self, connection: Connection, request: Request, authorization: str) -> Response:
+        self._abort.watch(connection.sock)
+        try:
+            complete = self._send(connection, request, authorization)
+            return self.answer(connection, request, keep=complete)
+        except BaseException:
+            self._drop(connection)
+            raise
+
+    def answer(self, connection: Connection, request: Request, *, keep: bool = True) -> Response:
+        """Read the answer to a request; the connection is used again, when `keep`, once that is read."""
+        return Response(
+            connection,
+            request.url,
+            request.method,
+            lambda connection, reusable: self._release(request.url, connection, keep=keep and reusable),
+        )
+
+    def _send(self, connection: Connection, request: Request, authorization: str) -> bool:
+        """Send a request; return False when the other side stopped listening before its end."""
+        url, body = request.url, request.body
+        proxy = proxy_for(url, self.settings.environment) if url.scheme == "http" else None
+        headers = {"Host": url.netloc, "User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"}
+        if authorization:
+            headers["Authorization"] = authorization
+        if proxy is not None and proxy.authorization:
+            headers["Proxy-Authorization"] = proxy.authorization
+        if request.method in ("POST", "PUT", "PATCH") and "Transfer-Encoding" not in request.headers:
+            headers["Content-Length"] = str(body.size if isinstance(body, Body) else len(body))
+        headers.update(request.headers)
+        target = f"http://{url.netloc}{url.target}" if proxy is not None else url.target
+        connection.send_head(request.method, target, headers, body if isinstance(body, bytes) else b"")
+        if isinstance(body, bytes):
+            self.traffic.add_pushed(len(body) if request.registry else 0)
+            return True
+        with body.open() as stream:
+            try:
+                connection.send_stream(stream, body.size, self.traffic.add_pushed)
+            except (BrokenPipeError, ConnectionResetError):
+                return False  # a registry may refuse before it has read all: its answer, if any, says why
+        return True
+
+    def _connect(self, url: Url, proxy: Proxy | None, *, refuse_local: bool) -> Connection:
+        settings = self.settings
+        host, port = (proxy.host, proxy.port) if proxy else (url.host, url.port)
+        timeout_s = settings.connect_timeout_s
+        sock = dial(host, port, timeout_s=timeout_s, abort=self._abort, refuse_local=refuse_local)
+        if url.scheme == "http":
+            return Connection(sock, settings.read_timeout_s)
+        if proxy is not None:
+            self._tunnel(Connection(sock, settings.connect_timeout_s), url, proxy)
+        verify = not self._is_insecure(url.netloc)
+        return Connection(
+            self._shared.tls.wrap(sock, url.host, verify=verify, abort=self._abort), settings.read_timeout_s
+        )
+
+    def _tunnel(self, connection: Connection, url: Url, proxy: Proxy) -> None:
+        target = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
+        headers = {"Host": target}
+        if proxy.authorization:
+            headers["Proxy-Authorization"] = proxy.authorization
+        self._abort.watch(connection.sock)
+        try:
+            connection.send_head("CONNECT", target, headers)
+            status = connection.read_head()[0]
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._abort.unwatch(connection.sock)
+        if status != 200:
+            connection.close()
+            said = f"the proxy {proxy.host}:{proxy.port} answers with status {status} for {url.netloc}"
+            raise RegistryError(said, status=status)
+
+    def _idle_connection(self, url: Url) -> Connection | None:
+        while True:
+            with self._shared.lock:
+                waiting = self._shared.idle.get(url.origin)
+                if not waiting:
+                    return None
+                connection = waiting.pop()
+            if connection.is_usable(_IDLE_LIMIT_S):
+                connection.is_reused = True
+                return connection
+            connection.close()
+
+    def _drop(self, connection: Connection) -> None:
+        self._abort.unwatch(connection.sock)
+        connection.close()
+
+    def _release(self, url: Url, connection: Connection, *, keep: bool) -> None:
+        self._abort.unwatch(connection.sock)
+        if keep and not self._abort.is_raised:
+            connection.idle_since = time.monotonic()
+            with self._shared.lock:
+                waiting = self._shared.idle.setdefault(url.origin, [])
+                if len(waiting) < _IDLE_PER_HOST:
+                    waiting.append(connection)
+                    return
+        connection.close()
+
+    def _authenticator(self, request: Request) -> Authenticator | None:
+        """Who answers for us; nobody where the request goes to another place than its registry."""
+        registry = request.registry
+        if not registry or self.url(registry, "/").origin != request.url.origin:
+            return None
+        with self._shared.lock:
+            known = self._shared.authenticators
+            if registry not in known:
+                known[registry] = Authenticator(registry, self._shared.credential)
+            return known[registry]
+
+    def _fetch_token(
+        self, method: str, url: Url, headers: Mapping[str, str], body: bytes, *, limit: int
+    ) -> tuple[int, bytes]:
+        request = Request(method, url, "get a token from", str(url), headers=headers, body=body)
+        response, answer = self.fetch(request, limit=limit)
+        return response.status, answer
+
+    def _is_insecure(self, netloc: str) -> bool:
+        names = (netloc, netloc.rpartition(":")[0]) if ":" in netloc else (netloc,)
+        return any(form + name in self.settings.insecure for name in names for form in ("", "https://"))
+
+    def _scheme(self, host: str) -> str:
+        """http or https for a registry's host. An insecure one is tried with https once, and remembered."""
+        with self._shared.lock:
+            scheme = self._shared.schemes.get(host)
+        if scheme is None:
+            scheme = self._find_scheme(host)
+            with self._shared.lock:
+                self._shared.schemes[host] = scheme
+        return scheme
+
+    def _find_scheme(self, host: str) -> str:
+        url = Url.of_host("https", host, "/v2/")
+        names = (host, url.host)
+        for scheme in ("http", "https"):
+            if any(f"{scheme}://{name}" in self.settings.insecure for name in names):
+                return scheme
+        if is_loopback(url.host):
+            return "https" if url.port == 443 and host.endswith(":443") else "http"
+        if not self._is_insecure(url.netloc):
+            return "https"
+        try:
+            self._exchange(Request("GET", url, "reach", host), "").close()
+        except (TransientError, RegistryError):
+            self._abort.check()
+            return "http"
+        return "https"
+
+    def lost(self, request: Request, error: OSError) -> RegistryError:
+        """Say that a host could not be reached, or broke off."""
+        if isinstance(error, TimeoutError):
+            reason = "no answer in time"
+        elif isinstance(error, ProtocolError):
+            reason = str(error)
+        else:
+            reason = error.strerror or str(error) or type(error).__name__
+        return request.failed(f"{request.url.netloc}: {reason}; check the name, the network and the proxies")
+
+    def refusal(
+        self, response: Response, request: Request, *, hint: str = "", body: bytes = b""
+    ) -> RegistryError:
+        """The error for an answer that is not what was asked for; reads and closes it."""
+        from inlay.registry.refusal import explain
+
+        try:
+            body = body or response.read_all(_ERROR_LIMIT)
+        except (OSError, ContentError):
+            body = b""
+        response.close()
+        kind, reason = explain(response.status, response.url.netloc, body, request.registry)
+        authenticator = self._shared.authenticators.get(request.registry)
+        if authenticator is not None:
+            reason = authenticator.redact(reason)
+        if kind is Unauthorized and self._shared.config.notes:
+            reason += f" ({'; '.join(self._shared.config.notes)})"
+        return request.failed(reason + hint, kind, status=response.status)
+
+
+class Outgoing:
+    """A request whose body is still being written, in chunks."""
+
+    __slots__ = ("_connection", "_request", "_transport")
+
+    def __init__(self, transport: Transport, connection: Connection, request: Request) -> None:
+        self._transport = transport
+        self._connection: Connection | None = connection
+        self._request = request
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send `data`. Raises `RegistryError` when the other side stopped listening."""
+        count = memoryview(data).nbytes
+        if count:
+            self._do(lambda connection: connection.send_chunk(data))
+            self._transport.traffic.add_pushed(count)
+        return count
+
+    def finish(self) -> Response:
+        """End the body and read the answer."""
+        self._do(lambda connection: connection.send_chunk(b""))
+        response = self._do(lambda connection: self._transport.answer(connection, self._request))
+        self._connection = None
+        return response
+
+    def close(self) -> None:
+        """Break off, unless it was finished."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._transport._drop(connection)
+
+    def _do(self, action: Callable[[Connection], T]) -> T:
+        if self._connection is None:
+            raise self._request.failed("the transfer was broken off before")
+        try:
+            return action(self._connection)
+        except OSError as error:
+            self.close()
+            self._transport._abort.check()
+            raise self._transport.lost(self._request, error) from error
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds out of a `Retry-After` header, which holds them or a date."""
+    if not header:
+        return None
+    if header.isascii() and header.isdigit():
+        return float(header[:9])
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,214 @@
+"""Pushing blobs: mounted, in one piece, or as they are made (OCI distribution spec, "Pushing blobs").
+
+A push in one piece that breaks off asks the registry how much came and sends the rest; where the registry
+does not tell, it begins anew.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, BinaryIO
+
+from inlay.errors import ContentError, RegistryError
+from inlay.registry.transport import Body, Request, TransientError
+from inlay.registry.wire import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from inlay.digest import Digest
+    from inlay.oci.descriptor import Descriptor
+    from inlay.registry.repository import Pushed, Repository
+    from inlay.registry.url import Url
+    from inlay.registry.wire import Response
+
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class _Session:
+    """An upload that a registry has opened: where its bytes go, and how many it has."""
+
+    __slots__ = ("_repository", "_scopes", "location", "offset")
+
+    def __init__(self, repository: Repository, scopes: frozenset[str]) -> None:
+        self._repository = repository
+        self._scopes = scopes
+        self.location: Url | None = None
+        self.offset = 0
+
+    def request(self, method: str, url: Url, reference: str) -> Request:
+        return Request(method, url, "push", reference, self._repository.host, self._scopes)
+
+    def begin(self, reference: str, **query: str) -> bool:
+        """Open an upload; False when the registry mounted the blob instead."""
+        transport = self._repository.transport
+        url = transport.url(self._repository.host, f"/v2/{self._repository.path}/blobs/uploads/")
+        request = self.request("POST", url.with_query(**query) if query else url, reference)
+        with transport.open(request) as response:
+            if response.status == 201 and query:
+                return False
+            if response.status not in (201, 202) or not response.header("location"):
+                raise transport.refusal(response, request)
+            self.location, self.offset = transport.redirected(request, response.header("location")), 0
+        return True
+
+    def moved(self, request: Request, response: Response) -> None:
+        """Take over the new location that an answer names."""
+        if response.header("location"):
+            self.location = self._repository.transport.redirected(request, response.header("location"))
+
+    def look_again(self, reference: str) -> None:
+        """After a failure: ask how much came; without a clear answer the next try begins a new upload."""
+        location, self.location = self.location, None
+        if location is None:
+            return
+        request = self.request("GET", location, reference)
+        try:
+            with self._repository.transport.attempt(request) as response:
+                had = re.fullmatch(r"(?:bytes=)?0-([0-9]{1,18})", response.header("range"))
+                if response.status == 204 and had and int(had[1]):  # 0-0 is said of nothing and of one byte
+                    self.location, self.offset = location, int(had[1]) + 1
+                    self.moved(request, response)
+        except (TransientError, RegistryError):
+            return
+
+    def cancel(self, reference: str) -> None:
+        """Tell the registry to forget the upload; it does so by itself some day, so failure is no matter."""
+        location, self.location = self.location, None
+        if location is None:
+            return
+        try:
+            self._repository.transport.attempt(self.request("DELETE", location, reference)).close()
+        except (TransientError, RegistryError):
+            return
+
+
+def push_blob(
+    repository: Repository, descriptor: Descriptor, open_source: Callable[[], BinaryIO], mount_from: str
+) -> Pushed:
+    """Mount or upload a blob that `repository` does not have (see `Repository.push_blob`)."""
+    reference = f"{repository}@{descriptor.digest}"
+    scopes = repository._push_scope
+    if mount_from:
+        mounting = _Session(repository, scopes | {f"repository:{mount_from}:pull"})
+        query = {"mount": str(descriptor.digest), "from": mount_from}
+        if not _try_mount(mounting, reference, query):
+            return "mounted"
+    session = _Session(repository, scopes)
+    if mount_from:
+        session.location = mounting.location
+
+    def attempt() -> None:
+        try:
+            if session.location is None:
+                session.begin(reference)
+            _send(session, repository, descriptor, open_source)
+        except TransientError:
+            session.look_again(reference)
+            raise
+
+    repository.transport.retry(attempt)
+    return "pushed"
+
+
+def _try_mount(session: _Session, reference: str, query: dict[str, str]) -> bool:
+    """Ask for a mount; True when the bytes must be sent after all, because the registry would not."""
+    try:
+        return session.begin(reference, **query)
+    except RegistryError as error:
+        if error.status in (400, 401, 403, 404, 405):
+            return True
+        raise
+
+
+def _send(
+    session: _Session, repository: Repository, descriptor: Descriptor, open_source: Callable[[], BinaryIO]
+) -> None:
+    """Send what is missing of a blob and name its digest."""
+    reference, transport = f"{repository}@{descriptor.digest}", repository.transport
+    location, left = session.location, descriptor.size - session.offset
+    assert location is not None
+    body = Body(lambda: _opened_at(open_source, session.offset), left)
+    if session.offset and left > 0:
+        span = f"{session.offset}-{descriptor.size - 1}"
+        request = session.request("PATCH", location, reference)
+        request = request._replace(headers={**_OCTETS, "Content-Range": span}, body=body)
+        with transport.attempt(request) as response:
+            if response.status not in (202, 204):
+                raise TransientError(transport.refusal(response, request))
+            session.moved(request, response)
+        location, left = session.location or location, 0
+    request = session.request("PUT", location.with_query(digest=descriptor.digest), reference)
+    request = request._replace(headers=_OCTETS, body=body if left else b"")
+    with transport.attempt(request) as response:
+        if response.status not in (200, 201, 202, 204):
+            raise transport.refusal(response, request)
+
+
+def _opened_at(open_source: Callable[[], BinaryIO], offset: int) -> BinaryIO:
+    stream = open_source()
+    if offset and stream.seekable():
+        stream.seek(offset)
+        return stream
+    view = memoryview(bytearray(min(offset, CHUNK)))
+    while offset:
+        count: int = stream.readinto(view[:offset])  # type: ignore[attr-defined]
+        if not count:
+            stream.close()
+            raise ContentError("a blob became shorter between two attempts to push it")
+        offset -= count
+    return stream
+
+
+class BlobUpload:
+    """A blob that is pushed while it is made: write to it, then `commit`; leaving its `with` block without
+    that cancels it. It cannot be resumed: after an error, push the blob again from a local copy."""
+
+    __slots__ = ("_outgoing", "_reference", "_repository", "_session", "offset")
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._reference = f"a blob to {repository}"
+        self._session = _Session(repository, repository._push_scope)
+        self._session.begin(self._reference)
+        assert self._session.location is not None
+        request = self._session.request("PATCH", self._session.location, self._reference)
+        self._outgoing = repository.transport.start(request._replace(headers=_OCTETS, once=True))
+        self.offset = 0
+        """Bytes written so far."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send `data`. Raises `RegistryError`, after which nothing but `close` is left to do."""
+        count = self._outgoing.write(data)
+        self.offset += count
+        return count
+
+    def commit(self, digest: Digest) -> None:
+        """End the blob and name it. Raises `RegistryError` when that is not its digest, or it was lost."""
+        session, transport = self._session, self._repository.transport
+        assert session.location is not None
+        request = session.request("PATCH", session.location, self._reference)
+        with self._outgoing.finish() as response:
+            if response.status not in (202, 204):
+                raise transport.refusal(response, request)
+            session.moved(request, response)
+        location = session.location.with_query(digest=digest)
+        request = session.request("PUT", location, f"{self._repository}@{digest}")
+        with transport.open(request._replace(headers=_OCTETS)) as response:
+            if response.status not in (200, 201, 202, 204):
+                raise transport.refusal(response, request)
+        session.location = None
+
+    def close(self) -> None:
+        """Break off, unless it was committed."""
+        self._outgoing.close()
+        self._session.cancel(self._reference)
+
+    def __enter__(self) -> BlobUpload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

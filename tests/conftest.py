@@ -1,0 +1,87 @@
+"""Fixtures that several packages' tests share: real registries on free loopback ports."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+USER, PASSWORD = "builder", "s3cret-word"
+_HTPASSWD = "builder:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQMW\n"
+"""What `htpasswd -nbB builder s3cret-word` prints."""
+
+
+class RunningRegistry(NamedTuple):
+    """A `docker-registry` (Debian's package) at `host`; `folder` holds its data and its log."""
+
+    host: str
+    folder: Path
+
+    def requests(self, since: int = 0) -> list[str]:
+        """Method and path of each request that the access log shows from byte `since` on."""
+        text = (self.folder / "log").read_bytes()[since:].decode(errors="replace")
+        lines = [line.split('"')[1] for line in text.splitlines() if '" ' in line and " HTTP/1" in line]
+        return [line.rpartition(" ")[0] for line in lines]
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def run_registry(folder: Path, auth: str = "") -> Iterator[RunningRegistry]:
+    """Run a registry on a free port until the iterator is closed."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    host = f"127.0.0.1:{_free_port()}"
+    (folder / "config.yml").write_text(
+        "version: 0.1\n"
+        "log: {accesslog: {disabled: false}, level: error}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+        f"http: {{addr: '{host}'}}\n{auth}"
+    )
+    with (folder / "log").open("wb") as log:
+        command = ["docker-registry", "serve", str(folder / "config.yml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_for(host)
+            yield RunningRegistry(host, folder)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait_for(host: str) -> None:
+    name, _, port = host.partition(":")
+    for _ in range(200):
+        try:
+            socket.create_connection((name, int(port)), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("docker-registry did not start")
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    """A registry that lets everybody in."""
+    yield from run_registry(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="session")
+def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    """A registry that asks for `USER` and `PASSWORD` (Basic)."""
+    folder = tmp_path_factory.mktemp("guarded-registry")
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+    yield from run_registry(folder, auth)

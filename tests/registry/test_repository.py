@@ -1,0 +1,221 @@
+"""Repository against a real registry and the fake: what both must do alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from inlay.digest import Digest
+from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
+from inlay.oci.descriptor import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor
+from inlay.registry.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from inlay.registry.transport import Transport
+
+
+def describe(data: bytes, media_type: str = OCI_LAYER) -> Descriptor:
+    return Descriptor(media_type, Digest.of(data), len(data))
+
+
+@pytest.fixture
+def repository(host: str, transport: Transport) -> Repository:
+    return Repository(host, f"test/{uuid4().hex}", transport)
+
+
+def push(repository: Repository, data: bytes, mount_from: str = "") -> str:
+    return repository.push_blob(describe(data), lambda: io.BytesIO(data), mount_from=mount_from)
+
+
+def push_image(repository: Repository, tag: str, *layers: bytes) -> Descriptor:
+    config = json.dumps({"nonce": uuid4().hex}).encode()
+    for blob in (config, *layers):
+        push(repository, blob)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": describe(config, OCI_CONFIG).to_json(),
+        "layers": [describe(layer).to_json() for layer in layers],
+    }
+    return repository.push_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, tag)
+
+
+def test_an_image_that_was_pushed_is_pulled_the_same(repository: Repository) -> None:
+    pushed = push_image(repository, "v1", b"layer one", b"layer two")
+    assert repository.resolve("v1") == pushed
+    assert repository.resolve(pushed.digest) == pushed
+    manifest = repository.fetch_manifest("v1")
+    assert manifest.descriptor == pushed
+    assert [repository.read_blob(layer, 100) for layer in manifest.layers] == [b"layer one", b"layer two"]  # type: ignore[union-attr]
+
+
+def test_an_index_is_told_from_a_manifest(repository: Repository) -> None:
+    image = push_image(repository, "v1", b"x")
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image.to_json()]}
+    repository.push_manifest(json.dumps(index).encode(), OCI_INDEX, "multi")
+    fetched = repository.fetch_manifest("multi")
+    assert fetched.media_type == OCI_INDEX
+    assert fetched.manifests == (image,)  # type: ignore[union-attr]
+
+
+def test_a_blob_is_pushed_once(repository: Repository) -> None:
+    data = uuid4().bytes * 1000
+    assert not repository.has_blob(describe(data))
+    assert push(repository, data) == "pushed"
+    assert repository.has_blob(describe(data))
+    sent = repository.transport.traffic.pushed
+    assert push(repository, data) == "exists"
+    assert repository.transport.traffic.pushed == sent == len(data)
+
+
+def test_a_blob_of_another_repository_is_mounted(repository: Repository) -> None:
+    data = uuid4().bytes
+    push(repository, data)
+    other = Repository(repository.host, f"other/{uuid4().hex}", repository.transport)
+    sent = repository.transport.traffic.pushed
+    assert push(other, data, mount_from=repository.path) == "mounted"
+    assert repository.transport.traffic.pushed == sent
+    assert other.read_blob(describe(data), 100) == data
+
+
+def test_a_blob_that_the_other_repository_lacks_is_pushed(repository: Repository) -> None:
+    data = uuid4().bytes
+    assert push(repository, data, mount_from="no/such") == "pushed"
+    assert repository.read_blob(describe(data), 100) == data
+
+
+def test_an_empty_blob_goes_both_ways(repository: Repository) -> None:
+    push(repository, b"")
+    assert repository.read_blob(describe(b""), 10) == b""
+
+
+def test_files_are_pushed_from_disk(repository: Repository, tmp_path: Path) -> None:
+    data = uuid4().bytes * 200_000
+    (tmp_path / "blob").write_bytes(data)
+    outcome = repository.push_blob(describe(data), lambda: open(tmp_path / "blob", "rb", buffering=0))  # type: ignore[arg-type,return-value]
+    assert outcome == "pushed"
+    with repository.open_blob(describe(data)) as stream:
+        assert stream.read() == data
+
+
+def test_a_blob_is_pushed_while_it_is_made(repository: Repository) -> None:
+    pieces = [uuid4().bytes * n for n in (1, 5000, 0, 100_000, 3)]
+    with repository.upload() as upload:
+        for piece in pieces:
+            upload.write(piece)
+        assert upload.offset == len(b"".join(pieces))
+        upload.commit(Digest.of(b"".join(pieces)))
+    assert repository.read_blob(describe(b"".join(pieces)), 1 << 22) == b"".join(pieces)
+
+
+def test_an_upload_that_is_left_makes_nothing(repository: Repository) -> None:
+    data = uuid4().bytes
+    with repository.upload() as upload:
+        upload.write(data)
+    assert not repository.has_blob(describe(data))
+
+
+def test_an_upload_with_another_digest_is_refused(repository: Repository) -> None:
+    with pytest.raises(RegistryError, match="400"), repository.upload() as upload:
+        upload.write(b"something")
+        upload.commit(Digest.of(uuid4().bytes))
+
+
+def test_a_push_of_other_bytes_is_refused(repository: Repository) -> None:
+    data = uuid4().bytes
+    with pytest.raises(RegistryError, match="400"):
+        repository.push_blob(describe(data), lambda: io.BytesIO(b"0123456789abcdef"))
+
+
+def test_a_push_of_too_few_bytes_says_so(repository: Repository) -> None:
+    data = uuid4().bytes
+    with pytest.raises(ContentError, match="ended after 10 of its 16 bytes"):
+        repository.push_blob(describe(data), lambda: io.BytesIO(data[:10]))
+
+
+def test_reading_starts_at_an_offset(repository: Repository) -> None:
+    data = uuid4().bytes * 100
+    push(repository, data)
+    for offset in (1, 700, 1599, 1600):
+        with repository.open_blob(describe(data), offset) as stream:
+            assert stream.read() == data[offset:]
+
+
+def test_what_is_not_there_is_named(repository: Repository) -> None:
+    with pytest.raises(NotFound, match=rf"{repository}:none"):
+        repository.resolve("none")
+    with pytest.raises(NotFound, match=r"pull the manifest of .*MANIFEST_UNKNOWN") as caught:
+        repository.fetch_manifest("none")
+    assert caught.value.reference == f"{repository}:none"
+    assert caught.value.status == 404
+    with pytest.raises(NotFound, match="BLOB_UNKNOWN"):
+        repository.read_blob(describe(b"nothing"), 10)
+
+
+def test_a_blob_over_the_limit_is_not_read(repository: Repository) -> None:
+    push(repository, b"x" * 11)
+    with pytest.raises(ContentError, match="11 bytes, more than the 10"):
+        repository.read_blob(describe(b"x" * 11), 10)
+
+
+def test_a_wrong_size_in_the_descriptor_is_noticed(repository: Repository) -> None:
+    data = uuid4().bytes
+    push(repository, data)
+    for size in (15, 17):
+        with pytest.raises(DigestMismatch):
+            repository.read_blob(describe(data)._replace(size=size), 100)
+        assert not repository.has_blob(describe(data)._replace(size=size))
+
+
+def test_referrers_of_what_nobody_refers_to_are_none(repository: Repository) -> None:
+    image = push_image(repository, "v1", b"x")
+    assert repository.referrers(image.digest) == ()
+
+
+def test_referrers_are_found_by_the_tag_that_stands_in(repository: Repository) -> None:
+    image, one = push_image(repository, "v1", b"x"), push_image(repository, "sig", b"y")
+    two = push_image(repository, "sbom", b"z")
+    listed = [one._replace(artifact_type="a/sig").to_json(), two._replace(artifact_type="a/sbom").to_json()]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    repository.push_manifest(json.dumps(index).encode(), OCI_INDEX, image.digest.replace(":", "-"))
+    assert [d.digest for d in repository.referrers(image.digest)] == [one.digest, two.digest]
+    assert [d.digest for d in repository.referrers(image.digest, "a/sbom")] == [two.digest]
+
+
+def test_many_threads_share_connections(repository: Repository) -> None:
+    blobs = [uuid4().bytes * 500 for _ in range(12)]
+    errors: list[BaseException] = []
+
+    def work(data: bytes) -> None:
+        try:
+            push(repository, data)
+            assert repository.read_blob(describe(data), 1 << 20) == data
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(data,)) for data in blobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert repository.transport.traffic.pushed == repository.transport.traffic.pulled == 12 * 8000
+
+
+@pytest.mark.parametrize("path", ["", "UPPER", "a/../b", "a//b", "a b", "a\r\nHost: x"])
+def test_names_that_are_no_repository_are_refused(path: str, transport: Transport) -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a repository"):
+        Repository("localhost:1", path, transport)
+
+
+@pytest.mark.parametrize("ref", ["a/b", "../x", "", "x" * 129, "a b", "sha256:12"])
+def test_names_that_are_no_tag_are_refused(ref: str, transport: Transport) -> None:
+    with pytest.raises((UsageError, ContentError)):
+        Repository("localhost:1", "app", transport).resolve(ref)
