@@ -1,0 +1,308 @@
+"""BuildKit's digest of an object in a file tree, and of a folder with all that is in it.
+
+    object    H("name" "mode" 420 "uid" 0 … xattrs  data)
+    folder    H("\\0" + digest of the folder as an object + for each child: "\\0" + name + its digest)
+
+BuildKit: cache/contenthash/{checksum,filehash,tarsum}.go; recorded in tests/vectors/cache.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as mode_bits
+from collections import deque
+from hashlib import sha256
+from time import time_ns
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from inlay.archive.tree import shown, unreadable
+from inlay.digest import EMPTY
+from inlay.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from threading import Thread
+
+    from inlay.archive.tree import Folder, Place, Tree
+
+_CHUNK = 1 << 18
+_BIG = 4 << 20
+"""Files of so many bytes are hashed beside the others, on further threads."""
+_WAITING = 64
+"""So many of them may wait, each with a descriptor."""
+
+
+def tree_digest(tree: Tree, path: str, *, follow_links: bool) -> str:
+    """The recursive digest of what lies at `path`; `SourceError` if nothing does."""
+    with tree.resolve(path, follow_last=follow_links) as place:
+        known = tree.digests.get(place.path)
+        if known is None:
+            if place.stat is None:
+                raise not_found(path)
+            known = tree.digests[place.path] = _Digester(tree).everything_at(place)
+        return known
+
+
+def not_found(path: str) -> SourceError:
+    return SourceError(f'"{shown(path)}": not found')
+
+
+def header(
+    stat: os.stat_result,
+    owner: tuple[int, int],
+    *,
+    link: str = "",
+    device: int = 0,
+    xattrs: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """What is hashed of an object before its data; `device` is its number if that counts.
+
+    A socket is described as an empty file.
+    """
+    mode = stat.st_mode
+    flag = _TYPE_FLAGS.get(mode & 0o170000, "0")
+    text = (
+        f"namemode{511 if flag == '2' else mode & 0o7777}uid{owner[0]}gid{owner[1]}"
+        f"size{stat.st_size if flag == '0' else 0}typeflag{flag}"
+        f"linkname{link}unamegnamedevmajor{os.major(device)}devminor{os.minor(device)}"
+    )
+    if not xattrs:
+        return os.fsencode(text)
+    counting = sorted(filter(xattr_counts, xattrs), key=os.fsencode)
+    return os.fsencode(text) + b"".join(os.fsencode(name) + xattrs[name] for name in counting)
+
+
+_TYPE_FLAGS = {
+    mode_bits.S_IFDIR: "5",
+    mode_bits.S_IFLNK: "2",
+    mode_bits.S_IFCHR: "3",
+    mode_bits.S_IFBLK: "4",
+    mode_bits.S_IFIFO: "6",
+}
+
+
+def xattr_counts(name: str) -> bool:
+    """Whether an extended attribute is part of what is hashed."""
+    return name == "security.capability" or not name.startswith(("security.", "system."))
+
+
+def folder_digest(tree: Tree, folder: Folder, stat: os.stat_result) -> str:
+    """The digest of an open folder as an object: of its header, that is."""
+    if tree.is_context and not folder.path:
+        return EMPTY  # a client does not send the root, and BuildKit makes up none
+    return _hashed(header(stat, tree.owner(stat), xattrs=tree.xattrs(folder)))
+
+
+def leaf_digest(tree: Tree, folder: Folder, name: str, stat: os.stat_result) -> str:
+    """The digest of what is no folder."""
+    return _settled(_Digester(tree).leaf(folder, name, stat))
+
+
+def _hashed(data: bytes) -> str:
+    return "sha256:" + sha256(data).hexdigest()
+
+
+class _Digester:
+    """Digests what is in one tree; big files on further threads, so some digests are still to come."""
+
+    __slots__ = ("_buffer", "_crew", "_late", "_tree")
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._buffer = bytearray(_CHUNK)
+        self._late: list[tuple[os.stat_result, _File, int]] = []
+        self._crew = _Crew()
+
+    def everything_at(self, place: Place) -> str:
+        """The recursive digest of an object that exists."""
+        assert place.stat is not None
+        if not place.is_folder:
+            assert place.parent is not None
+            digest = self.leaf(place.parent, place.name, place.stat)
+        else:
+            try:
+                with self._tree.enter_place(place) as folder:
+                    digest, _ = self._folder(folder, place.stat)
+            finally:
+                self._crew.finish()
+            if self._tree.memory:
+                for stat, file, started in self._late:
+                    self._tree.memory.put(stat, file.settle(), started)
+        return _settled(digest)
+
+    def _folder(self, folder: Folder, stat: os.stat_result) -> tuple[_Digest, list[tuple[str, _Digest]]]:
+        """The recursive digest of an open folder, and what the folder above hashes of its content again.
+
+        BuildKit steps over a subfolder's content, but not over names in it that begin with byte 0xff.
+        """
+        tree = self._tree
+        parts: list[tuple[str, _Digest]] = [("", folder_digest(tree, folder, stat))]
+        again: list[tuple[str, _Digest]] = []
+        for name, child, state in tree.entries(folder):
+            if mode_bits.S_ISDIR(child.st_mode):
+                with tree.enter(folder, name, state) as below:
+                    digest, inside = self._folder(below, child)
+                inside = [(f"{name}\0{path}", part) for path, part in inside]
+            else:
+                digest, inside = self.leaf(folder, name, child), []
+            parts.append((name, digest))
+            parts += inside
+            if name[0] == "\udcff":
+                again += [(name, digest), *inside]
+        return _joined(parts), again
+
+    def leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
+        """The digest of what is no folder, now or later."""
+        memory = self._tree.memory
+        known = memory.get(stat) if memory else None
+        if known is not None:
+            return known
+        started = time_ns()
+        try:
+            digest = self._leaf(folder, name, stat)
+        except OSError as error:
+            raise unreadable(f"{folder.path}/{name}", error) from error
+        if isinstance(digest, _File):
+            self._late.append((stat, digest, started))
+        elif memory:
+            memory.put(stat, cast("str", digest), started)
+        return digest
+
+    def _leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
+        tree = self._tree
+        if not mode_bits.S_ISREG(stat.st_mode) or not stat.st_size:
+            return _hashed(_special_header(tree, folder, name, stat))
+        file = _File(tree, folder, name, stat)
+        if stat.st_size >= _BIG and self._crew.take(file):
+            return file
+        return file.read(self._buffer)
+
+
+def _special_header(tree: Tree, folder: Folder, name: str, stat: os.stat_result) -> bytes:
+    """The header of what has no data.
+
+    Device numbers in a stage's tree do not count: a mask in BuildKit's filehash_unix.go never fits.
+    """
+    is_link = mode_bits.S_ISLNK(stat.st_mode)
+    return header(
+        stat,
+        tree.owner(stat),
+        link=tree.target(folder, name) if is_link else "",
+        device=stat.st_rdev if tree.is_context else 0,
+        xattrs=tree.xattrs(folder, name),
+    )
+
+
+class _File:
+    """An open file with data, which is read once, now or on another thread."""
+
+    __slots__ = ("_digest", "_error", "_fd", "_hash", "_path", "_size")
+
+    def __init__(self, tree: Tree, folder: Folder, name: str, stat: os.stat_result) -> None:
+        self._path = f"{folder.path}/{name}"
+        self._size = stat.st_size
+        self._digest = ""
+        self._error: Exception | None = None
+        self._fd = fd = tree.open(folder, name)
+        try:
+            self._hash = sha256(header(stat, tree.owner(stat), xattrs=tree.xattrs_of(fd)))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def read(self, buffer: bytearray) -> str:
+        """Hash the data and close the file."""
+        size, fd = 0, self._fd
+        try:
+            while size < self._size and (n := os.readv(fd, (buffer,))):
+                self._hash.update(buffer if n == len(buffer) else memoryview(buffer)[:n])
+                size += n
+        finally:
+            os.close(fd)
+        if size != self._size:
+            raise SourceError(f"{shown(self._path)} changed while it was read")
+        return "sha256:" + self._hash.hexdigest()
+
+    def read_aside(self, buffer: bytearray) -> None:
+        """As `read`; what comes of it is kept for `settle`."""
+        try:
+            self._digest = self.read(buffer)
+        except OSError as error:
+            self._error = unreadable(self._path, error)
+        except Exception as error:
+            self._error = error
+
+    def settle(self) -> str:
+        if self._error:
+            raise self._error
+        return self._digest
+
+
+class _Folded:
+    """A folder in which some digests were still to come."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: list[tuple[str, _Digest]]) -> None:
+        self._parts = parts
+
+    def settle(self) -> str:
+        return _hashed_parts([(name, _settled(digest)) for name, digest in self._parts])
+
+
+_Digest: TypeAlias = "str | _File | _Folded"
+
+
+def _settled(digest: _Digest) -> str:
+    return digest if isinstance(digest, str) else digest.settle()
+
+
+def _joined(parts: list[tuple[str, _Digest]]) -> _Digest:
+    for _, digest in parts:
+        if digest.__class__ is not str:
+            return _Folded(parts)
+    return _hashed_parts(cast("list[tuple[str, str]]", parts))
+
+
+def _hashed_parts(parts: list[tuple[str, str]]) -> str:
+    return _hashed(os.fsencode("".join([f"\0{name}{digest}" for name, digest in parts])))
+
+
+class _Crew:
+    """Threads that read big files while the caller goes on; each lives as long as there is work."""
+
+    __slots__ = ("_files", "_threads")
+
+    def __init__(self) -> None:
+        self._files: deque[_File] = deque()
+        self._threads: list[Thread] = []
+
+    def take(self, file: _File) -> bool:
+        """Leave `file` to a thread; False if there is no use in that."""
+        others = len(os.sched_getaffinity(0)) - 1
+        if not others or len(self._files) >= _WAITING:
+            return False
+        self._files.append(file)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) < others:
+            import threading
+
+            thread = threading.Thread(target=self._work, name="inlay-digest", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return True
+
+    def finish(self) -> None:
+        """Help until all files are read."""
+        self._work()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        buffer = bytearray(_CHUNK) if self._files else None
+        while buffer:
+            try:
+                file = self._files.popleft()
+            except IndexError:
+                return
+            file.read_aside(buffer)

@@ -1,0 +1,73 @@
+"""What a walk through a tree may leave out, given the patterns it looks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.patterns import clean, go_match, join
+
+if TYPE_CHECKING:
+    from inlay.patterns import PatternMatcher
+
+
+def split_wildcards(path: str) -> tuple[str, str]:
+    """The leading components of `path` without `*`, `?` or `[`, and the others; cleaned.
+
+    BuildKit: cache/contenthash/checksum.go, vendor/github.com/tonistiigi/fsutil/copy/copy.go.
+    """
+    parts = (clean(path) if path else "").split("/")
+    plain = next((at for at, part in enumerate(parts) if contains_wildcards(part)), len(parts))
+    return join(*(part or "/" for part in parts[:plain])), join(*parts[plain:])
+
+
+def contains_wildcards(name: str) -> bool:
+    """Whether an unescaped `*`, `?` or `[` is in `name`."""
+    at = 0
+    while at < len(name):
+        if name[at] in "*?[":
+            return True
+        at += 2 if name[at] == "\\" else 1
+    return False
+
+
+def leads_on(pattern: str, folder: str) -> bool:
+    """Whether something below `folder` may match the shell pattern; both from the same place on.
+
+    False only where that is sure: brackets may hold a slash.
+    """
+    if "[" in pattern or "\\" in pattern:
+        return True
+    depth = folder.count("/") + 1
+    parts = pattern.split("/")
+    return len(parts) > depth and go_match("/".join(parts[:depth]), folder)
+
+
+def may_match_below(matcher: PatternMatcher | None, folder: str) -> bool:
+    """Whether a folder that the list does not match may hold something that it does.
+
+    BuildKit: vendor/github.com/tonistiigi/fsutil/filter.go.
+    """
+    if matcher is None:
+        return True
+    starts = [without_trailing_glob(pattern.text) for pattern in matcher.patterns if not pattern.exception]
+    return _any_leads_into(starts, folder)
+
+
+def may_except_below(matcher: PatternMatcher, folder: str) -> bool:
+    """Whether a folder that the list matches may hold something that an exception takes back."""
+    starts = [without_trailing_glob(pattern.text) for pattern in matcher.patterns if pattern.exception]
+    return _any_leads_into(starts, folder)
+
+
+def has_exceptions(matcher: PatternMatcher | None) -> bool:
+    return matcher is not None and matcher.has_exceptions
+
+
+def without_trailing_glob(pattern: str) -> str:
+    return pattern.removesuffix("/**").removesuffix("/*")
+
+
+def _any_leads_into(starts: list[str], folder: str) -> bool:
+    """Whether one of `starts` lies below `folder`; or cannot be told, for its wildcards."""
+    inside = folder + "/" if folder else ""
+    return any(set(start) & set("*[]?^\\") or (start + "/").startswith(inside) for start in starts)
