@@ -10,22 +10,24 @@ has packed. `RefStore` keeps one row per layer; it lives on the loop's thread, t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from inlay.digest import Digest
-from inlay.errors import BlobNotFound, CacheError, ContentError, RegistryError
-from inlay.oci.descriptor import UNCOMPRESSED, Descriptor
+from inlay.errors import BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
+from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
 from inlay.timestamp import format_ns, now_ns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable
 
     from inlay.archive.compression import Compression
+    from inlay.archive.tree import Tree
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
+    from inlay.solver.keys import Chain
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS layer (
@@ -110,7 +112,7 @@ class RefStore:
         snapshotter: Callable[[], Snapshotter],
         open_source: Callable[[str], Source | None],
         *,
-        on_transfer: Callable[[Descriptor, int], None] = lambda descriptor, count: None,
+        epoch_s: int | None = None,
     ) -> None:
         """`snapshotter` is called when a directory is needed for the first time, if ever."""
         self._database = database
@@ -118,13 +120,14 @@ class RefStore:
         self._make_snapshotter = snapshotter
         self._snapshotter: Snapshotter | None = None
         self._open_source = open_source
-        self._on_transfer = on_transfer
+        self._epoch_s = epoch_s
+        self._temporary: list[LayerDir] = []
         self._unpacking: dict[str, Task[LayerDir]] = {}
-        self._packing: dict[tuple[str, Compression], Task[Descriptor]] = {}
-        self._views: dict[tuple[str, ...], Task[View]] = {}
+        self._packing: dict[str, Task[tuple[Descriptor, Digest]]] = {}
+        self._trees: dict[tuple[str, ...], Task[Tree]] = {}
+        self._views: list[View] = []
         self._disk = Limiter(2)
         self._network = Limiter(4)
-        database.executescript(SCHEMA)
 
     @property
     def snapshotter(self) -> Snapshotter:
@@ -137,27 +140,56 @@ class RefStore:
     def add_blob(
         self,
         blob: Descriptor,
-        diff_id: Digest,
+        diff_id: Digest | None,
         source: Source | None,
         *,
         created: str = "",
         description: str = "",
     ) -> Layer:
         """A layer that is a blob somewhere. Nothing is fetched."""
-        row = self._row(blob.digest)
+        layer = Layer(
+            str(blob.digest), blob=blob, diff_id=diff_id, source=source, created=created, description=description
+        )
+        row = self._row(layer.key)
         if row is None:
-            self._save(str(blob.digest), diff_id, blob, "", source.location if source else "")
-        layer = Layer(str(blob.digest), blob=blob, diff_id=diff_id, source=source)
-        layer.created, layer.description = created, description
-        layer.directory = row[3] if row and row[3] and self.snapshotter_has(row[3]) else None
+            self._save(layer)
+        elif row.directory and self.has_directory(row.directory):
+            layer.directory = row.directory
         return layer
 
-    def add_directory(self, directory: LayerDir, *, description: str, created_ns: int | None = None) -> Layer:
-        """A layer that a step has just made."""
+    def add_directory(
+        self,
+        directory: LayerDir,
+        *,
+        description: str,
+        created_ns: int | None = None,
+        temporary: bool = False,
+    ) -> Layer:
+        """A layer that a step has just made. A temporary one goes with the build."""
         created = format_ns(now_ns() if created_ns is None else created_ns)
-        layer = Layer(directory, directory=directory, created=created, description=description)
-        self._save(directory, None, None, directory, "")
+        layer = Layer(str(directory), directory=directory, created=created, description=description)
+        if temporary:
+            self._temporary.append(directory)
+        else:
+            self._save(layer)
         return layer
+
+    def of_chain(self, chain: Chain) -> Ref:
+        """The tree of an imported record. Nothing is fetched."""
+        source = cast("Source", chain.provider)
+        layers = []
+        for blob in chain.descriptors():
+            diff_id = blob.annotation(UNCOMPRESSED)
+            layers.append(
+                self.add_blob(
+                    blob._replace(annotations=()),
+                    Digest.parse(diff_id) if diff_id else None,
+                    source,
+                    created=blob.annotation(CREATED_AT),
+                    description=blob.annotation(DESCRIPTION),
+                )
+            )
+        return Ref(tuple(layers))
 
     # -- results of records -----------------------------------------------------------------------
 
@@ -177,21 +209,17 @@ class RefStore:
         row = self._row(key)
         if row is None:
             raise CacheError(f"layer {key} is no longer in the store")
-        diff_id, blob_text, directory, location = row[1], row[2], row[3], row[4]
-        blob = Descriptor(*json.loads(blob_text)) if blob_text else None
-        if blob is not None:
-            blob = blob._replace(digest=Digest.parse(blob.digest), annotations=())
         layer = Layer(
             key,
-            blob=blob,
-            diff_id=Digest.parse(diff_id) if diff_id else None,
-            directory=directory if directory and self.snapshotter_has(directory) else None,
-            source=self._open_source(location) if location else None,
+            blob=row.descriptor(),
+            diff_id=Digest.parse(row.diff_id) if row.diff_id else None,
+            directory=row.directory if row.directory and self.has_directory(row.directory) else None,
+            source=self._open_source(row.source) if row.source else None,
             created=created,
             description=description,
         )
-        here = layer.directory is not None or (blob is not None and self._content.has_blob(blob))
-        if not here and layer.source is None:
+        here = layer.directory is not None or (layer.blob is not None and self._content.has_blob(layer.blob))
+        if not here and (layer.source is None or layer.blob is None):
             raise CacheError(f"layer {key} is no longer in the store")
         return layer
 
@@ -227,25 +255,22 @@ class RefStore:
     async def _unpack(self, layer: Layer) -> LayerDir:
         if layer.diff_id and (directory := self._directory_of(layer.diff_id)):
             return directory
-        await self.fetch(layer)
-        blob = layer.blob
-        assert blob is not None
+        blob = await self.fetch(layer)
         directory, diff_id = await in_thread(self._apply, blob, limiter=self._disk)
-        expected = layer.diff_id or blob.annotation(UNCOMPRESSED)
-        if expected and expected != diff_id:
+        if layer.diff_id and layer.diff_id != diff_id:
             self.snapshotter.remove(directory)
-            raise ContentError(f"layer {blob.digest} unpacks to {diff_id}, but its image says {expected}")
-        layer.diff_id = diff_id
-        self._save(layer.key, diff_id, blob, directory, layer.source.location if layer.source else "")
+            raise DigestMismatch(f"layer {blob.digest} unpacks to {diff_id}, but its image says {layer.diff_id}")
+        layer.diff_id, layer.directory = diff_id, directory
+        self._save(layer)
         return directory
 
     def _apply(self, blob: Descriptor) -> tuple[LayerDir, Digest]:
         from inlay.archive.compression import decompress
-        from inlay.archive.layer import apply_layer
+        from inlay.archive.layer import Limits, apply_layer
 
         with self._content.open_blob(blob) as packed, self.snapshotter.receive() as incoming:
-            diff_id = apply_layer(decompress(packed), incoming.directory)
-            return incoming.commit(), diff_id
+            applied = apply_layer(decompress(packed), incoming.directory, limits=Limits.for_blob(blob.size))
+            return incoming.commit(), applied.diff_id
 
     async def fetch(self, layer: Layer) -> Descriptor:
         """Bring the layer's blob into the store. Raises `BlobNotFound`."""
@@ -256,36 +281,129 @@ class RefStore:
             if layer.source is None:
                 raise BlobNotFound(f"layer {blob.digest} is not in the store, and nobody else has it")
             await in_thread(self._content.fetch, blob, layer.source.blobs, limiter=self._network)
-            self._on_transfer(blob, blob.size)
         return blob
 
     # -- trees to look at and to write to ---------------------------------------------------------
 
-    async def view(self, tree: Tree) -> View:
-        """A read-only mount of `tree`, shared by all who ask and kept until `close`."""
-        key = tuple(layer.key for layer in tree.layers)
-        if key not in self._views:
-            self._views[key] = spawn(self._view(tree))
-        return await self._views[key]
+    async def tree(self, ref: Ref) -> Tree:
+        """`ref` to read. It is shared by all who ask, and open until `close`."""
+        key = tuple(layer.key for layer in ref.layers)
+        if key not in self._trees:
+            self._trees[key] = spawn(self._tree(ref))
+        return await self._trees[key]
 
-    async def _view(self, tree: Tree) -> View:
-        return await in_thread(self.snapshotter.view, await self.directories(tree), limiter=self._disk)
+    async def _tree(self, ref: Ref) -> Tree:
+        view = await self.own_view(ref)
+        self._views.append(view)
+        from inlay.archive.tree import Tree
 
-    async def prepare(self, tree: Tree) -> Active:
-        """A writable mount on top of `tree`; the caller commits or discards it."""
-        return await in_thread(self.snapshotter.prepare, await self.directories(tree), limiter=self._disk)
+        return Tree.at(view.path)
+
+    async def own_view(self, ref: Ref) -> View:
+        """A read-only mount of `ref`; the caller closes it."""
+        return await in_thread(self.snapshotter.view, await self.directories(ref), limiter=self._disk)
+
+    async def prepare(self, ref: Ref) -> Active:
+        """A writable mount on top of `ref`; the caller commits or discards it."""
+        return await in_thread(self.snapshotter.prepare, await self.directories(ref), limiter=self._disk)
 
     def close(self) -> None:
-        """Let go of all views."""
-        for task in self._views.values():
-            if task.done and task.error is None:
+        """Let go of all trees, and delete what was made for this build only."""
+        for task in self._trees.values():
+            if task.succeeded:
                 task.result().close()
+        for view in self._views:
+            view.close()
+        for directory in self._temporary:
+            self.snapshotter.remove(directory)
+        self._trees.clear()
         self._views.clear()
+        self._temporary.clear()
 
     # -- from directories to blobs ----------------------------------------------------------------
 
-    async def blobs(
-        self, tree: Tree, pack: Callable[[Layer], Awaitable[Descriptor]] | None = None
-    ) -> list[Descriptor]:
-        """The descriptor of every layer; packs those that are only directories."""
-        return await gather([spawn((pack or self.pack)(layer)) for layer in tree.layers])  # type: ignore[arg-type]
+    async def blobs(self, ref: Ref, compression: Compression) -> list[Descriptor]:
+        """The blob of every layer, with its diff id, time and description as annotations; packs layers that
+        are only directories."""
+        await gather([spawn(self.pack(layer, compression)) for layer in ref.layers])
+        return [annotated_blob(layer) for layer in ref.layers]
+
+    async def pack(self, layer: Layer, compression: Compression) -> None:
+        """Make sure that `layer` has a blob, here or elsewhere, and a diff id."""
+        if layer.blob is None:
+            if layer.key not in self._packing:
+                self._packing[layer.key] = spawn(self._pack(layer, compression))
+            layer.blob, layer.diff_id = await self._packing[layer.key]
+        elif layer.diff_id is None:
+            await self._directory(layer)
+
+    async def _pack(self, layer: Layer, compression: Compression) -> tuple[Descriptor, Digest]:
+        row = self._row(layer.key)
+        if row is not None and (blob := row.descriptor()) is not None and self._content.has_blob(blob):
+            return blob, Digest.parse(row.diff_id)
+        assert layer.directory is not None
+        blob, diff_id = await in_thread(self._write_blob, layer.directory, compression, limiter=self._disk)
+        layer.blob, layer.diff_id = blob, diff_id
+        self._save(layer)
+        return blob, diff_id
+
+    def _write_blob(self, directory: LayerDir, compression: Compression) -> tuple[Descriptor, Digest]:
+        from inlay.archive.compression import pack
+        from inlay.archive.diff import write_layer
+
+        with self._content.ingest() as ingest:
+            packed = pack(
+                lambda out: write_layer(self.snapshotter.upper(directory), out, clamp_s=self._epoch_s),
+                ingest,
+                compression,
+            )
+            ingest.commit()
+        return Descriptor(packed.media_type, packed.digest, packed.size), packed.diff_id
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def has_directory(self, directory: LayerDir) -> bool:
+        return self.snapshotter.exists(directory)
+
+    def _directory_of(self, diff_id: Digest) -> LayerDir | None:
+        """Some layer of the same content that is unpacked already."""
+        rows = self._database.execute("SELECT directory FROM layer WHERE diff_id = ? AND directory != ''", (diff_id,))
+        return next((directory for (directory,) in rows if self.has_directory(directory)), None)
+
+    def _row(self, key: str) -> Row | None:
+        row = self._database.execute("SELECT * FROM layer WHERE key = ?", (key,)).fetchone()
+        return Row(*row) if row else None
+
+    def _save(self, layer: Layer) -> None:
+        blob = json.dumps([layer.blob.media_type, layer.blob.digest, layer.blob.size]) if layer.blob else ""
+        row = Row(
+            layer.key,
+            layer.diff_id or "",
+            blob,
+            layer.directory or "",
+            layer.source.location if layer.source is not None else "",
+        )
+        self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?)", row)
+
+
+class Row(NamedTuple):
+    """One layer on disk; see `SCHEMA`."""
+
+    key: str
+    diff_id: str
+    blob: str
+    directory: str
+    source: str
+
+    def descriptor(self) -> Descriptor | None:
+        if not self.blob:
+            return None
+        media_type, digest, size = json.loads(self.blob)
+        return Descriptor(media_type, Digest.parse(digest), size)
+
+
+def annotated_blob(layer: Layer) -> Descriptor:
+    """The layer's blob with its diff id, time and description, as caches carry them."""
+    assert layer.blob is not None
+    notes = {UNCOMPRESSED: layer.diff_id or "", CREATED_AT: layer.created, DESCRIPTION: layer.description}
+    return layer.blob.annotated({name: value for name, value in notes.items() if value})

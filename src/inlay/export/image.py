@@ -15,6 +15,7 @@ from inlay.errors import ExportError
 from inlay.llb.gojson import dumps
 from inlay.oci.descriptor import (
     CREATED_AT,
+    DESCRIPTION,
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _TO_DOCKER = {OCI_LAYER: DOCKER_LAYER, OCI_LAYER_GZIP: DOCKER_LAYER_GZIP}
 _TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
-_INTERNAL_ANNOTATIONS = (UNCOMPRESSED, CREATED_AT, "buildkit/description")
+_INTERNAL_ANNOTATIONS = (UNCOMPRESSED, CREATED_AT, DESCRIPTION)
 _INTERNAL_PREFIXES = ("containerd.io/distribution.source.",)
 
 

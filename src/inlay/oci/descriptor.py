@@ -31,6 +31,8 @@ UNCOMPRESSED = "containerd.io/uncompressed"
 """Annotation of a layer: its diff id."""
 CREATED_AT = "buildkit/createdat"
 """Annotation of a layer: when it was made, RFC 3339 with nanoseconds."""
+DESCRIPTION = "buildkit/description"
+"""Annotation of a layer: the step that made it."""
 REF_NAME = "org.opencontainers.image.ref.name"
 
 

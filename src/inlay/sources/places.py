@@ -1,0 +1,103 @@
+"""Where images and blobs come from: the local store, registries, OCI layouts. Each place has a text
+(`location`) by which a later build finds it again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.errors import ContentError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.content import BlobSource
+    from inlay.layout import Layout
+    from inlay.reference import Reference
+    from inlay.refs import ImagePlace
+    from inlay.registry.repository import Repository
+    from inlay.registry.transport import Transport
+
+
+class Place(NamedTuple):
+    """A `refs.Source`: images, their blobs, and the text that names the place."""
+
+    location: str
+    blobs: BlobSource
+    images: ImagePlace
+
+
+class Places:
+    """Opens places by reference or location, each once. Registries are set up when first asked for."""
+
+    def __init__(self, root: str, *, insecure_registries: Sequence[str] = ()) -> None:
+        self._root = root
+        self._insecure = insecure_registries
+        self._transport: Transport | None = None
+        self._open: dict[str, Place] = {}
+
+    @property
+    def transport(self) -> Transport:
+        if self._transport is None:
+            from inlay.registry.transport import Settings, Transport
+
+            self._transport = Transport(Settings(insecure=frozenset(self._insecure)))
+        return self._transport
+
+    @property
+    def bytes_pulled(self) -> int:
+        return self._transport.traffic.pulled if self._transport is not None else 0
+
+    @property
+    def bytes_pushed(self) -> int:
+        return self._transport.traffic.pushed if self._transport is not None else 0
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """End all transfers soon."""
+        if self._transport is not None:
+            self._transport.cancel()
+
+    def repository(self, reference: Reference) -> Repository:
+        from inlay.registry.repository import Repository
+
+        return Repository(reference.domain, reference.path, self.transport)
+
+    def registry(self, reference: Reference) -> Place:
+        """The repository that `reference` is in."""
+        location = f"registry:{reference.domain}/{reference.path}"
+        if location not in self._open:
+            repository = self.repository(reference)
+            self._open[location] = Place(location, repository, repository)
+        return self._open[location]
+
+    def layout(self, path: str) -> Place:
+        """An OCI layout, a folder or an archive. Raises `ContentError` where it is none."""
+        location = f"layout:{os.path.abspath(path)}"
+        if location not in self._open:
+            layout = self._layout(path)
+            self._open[location] = Place(location, layout, layout)
+        return self._open[location]
+
+    @staticmethod
+    def _layout(path: str) -> Layout:
+        from inlay.layout import open_layout
+
+        return open_layout(path)
+
+    def at(self, location: str) -> Place | None:
+        """The place that has this location; None when it cannot be opened."""
+        kind, _, name = location.partition(":")
+        try:
+            if kind == "registry":
+                from inlay.reference import parse
+
+                return self.registry(parse(name))
+            if kind == "layout":
+                return self.layout(name)
+        except (ContentError, UsageError, OSError):
+            return None
+        return None

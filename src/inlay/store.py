@@ -1,0 +1,137 @@
+"""The state directory: what lies where, who uses it, and what may be deleted (docs/format.md).
+
+    root/oci-layout, index.json     images by name: the root is an OCI layout, which skopeo reads
+    root/blobs, ingest              blobs, whole and on their way in
+    root/snapshots                  layers as directories
+    root/cache.db                   keys and records of steps
+    root/layers.db                  where each layer is
+    root/mounts                     cache mounts of RUN steps
+    root/memory                     digests of context files, by stat
+    root/runtime                    bundles of running steps, and what probes found
+    root/lease                      locked, shared, by every build; exclusively by prune
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from inlay.content import ContentStore
+from inlay.errors import UsageError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from inlay.snapshot.snapshotter import Snapshotter
+    from inlay.solver.database import Database
+
+VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+
+
+def default_root() -> str:
+    """`$XDG_DATA_HOME/inlay`."""
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{home}/inlay"
+
+
+class Store:
+    """An open state directory. Use it in a `with` block: the lease lasts as long."""
+
+    def __init__(self, root: str = "", *, warn: Callable[[str], None]) -> None:
+        """Open, or begin, the store at `root`. Raises `UsageError` where that cannot be one."""
+        self.root = os.path.abspath(root or default_root())
+        self._warn = warn
+        try:
+            os.makedirs(self.root, mode=0o711, exist_ok=True)
+            self._lease = os.open(f"{self.root}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"cannot keep state in {self.root}: {error.strerror}; choose another folder with --root"
+            ) from error
+        fcntl.flock(self._lease, fcntl.LOCK_SH)
+        self._check_version()
+        self.content = ContentStore(self.root)
+        self._layers: sqlite3.Connection | None = None
+        self._cache: Database | None = None
+        self._snapshotter: Snapshotter | None = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._layers is not None:
+            self._layers.close()
+        if self._cache is not None:
+            self._cache.close()
+        os.close(self._lease)
+
+    def _check_version(self) -> None:
+        version = os.pread(self._lease, 32, 0).decode(errors="replace").strip()
+        if not version:
+            os.pwrite(self._lease, f"{VERSION}\n".encode(), 0)
+        elif version != str(VERSION):
+            raise UsageError(
+                f"{self.root} was made by another version of inlay (format {version:.20}, this one knows "
+                f"{VERSION}); choose another folder with --root, or delete it"
+            )
+
+    @property
+    def layers(self) -> sqlite3.Connection:
+        """The table of layers (see `refs`). A broken file is moved aside: what it named is made again."""
+        if self._layers is None:
+            import sqlite3
+
+            path = f"{self.root}/layers.db"
+            try:
+                self._layers = _connect(path)
+            except sqlite3.OperationalError as error:
+                raise UsageError(f"cannot open {path}: {error}; choose another folder with --root") from error
+            except sqlite3.DatabaseError as error:
+                self._warn(f"the layer table {path} is broken ({error}); it was moved to {path}.broken")
+                for suffix in ("", "-wal", "-shm"):
+                    if os.path.exists(path + suffix):
+                        os.replace(path + suffix, f"{path}.broken{suffix}")
+                self._layers = _connect(path)
+        return self._layers
+
+    @property
+    def cache(self) -> Database:
+        """The cache's relations."""
+        if self._cache is None:
+            from inlay.solver.database import Database
+
+            self._cache = Database(f"{self.root}/cache.db", warn=self._warn)
+        return self._cache
+
+    def snapshotter(self) -> Snapshotter:
+        if self._snapshotter is None:
+            from inlay.snapshot.choose import choose_snapshotter
+
+            self._snapshotter = choose_snapshotter(f"{self.root}/snapshots", warn=self._warn)
+        return self._snapshotter
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    import sqlite3
+
+    from inlay.refs import SCHEMA
+
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
