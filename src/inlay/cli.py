@@ -49,7 +49,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="inlay", description="Build container images without a daemon; the build cache travels in the image."
+        prog="inlay",
+        description="Build container images without a daemon; the build cache travels in the image.",
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -77,48 +78,124 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add("context", metavar="PATH", help="build context: a folder, a git or http URL, or - for a tar on stdin")
     add("-f", "--file", default="", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
     add("-t", "--tag", action="append", default=[], help="name the image NAME[:TAG]; may be repeated")
-    add("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG; without a value, from the environment")
+    add(
+        "--build-arg",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set an ARG; without a value, from the environment",
+    )
     add("--target", default="", metavar="STAGE", help="build this stage instead of the last one")
-    add("--platform", action="append", default=[], help="platforms to build for, such as linux/amd64,linux/arm64")
+    add(
+        "--platform",
+        action="append",
+        default=[],
+        help="platforms to build for, such as linux/amd64,linux/arm64",
+    )
     add("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
-    add("--annotation", action="append", default=[], metavar="NAME=VALUE", help="add an annotation to the manifest")
+    add(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="add an annotation to the manifest",
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--push", action="store_true", help="push the image under its tags")
-    out.add_argument("-o", "--output", action="append", default=[], metavar="type=TYPE,dest=PATH",
-                     help="image (default), registry, oci, docker, local or tar; may be repeated")
+    out.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="type=TYPE,dest=PATH",
+        help="image (default), registry, oci, docker, local or tar; may be repeated",
+    )
     out.add_argument("--iidfile", default="", metavar="FILE", help="write the image's digest to FILE")
     out.add_argument("--metadata-file", default="", metavar="FILE", help="write the result as JSON to FILE")
     cache = parser.add_argument_group("cache")
-    cache.add_argument("--cache-from", action="append", default=[], metavar="REF|type=TYPE,…",
-                       help="import a cache: an image or cache in a registry, or type=local|oci-layout,src=PATH")
-    cache.add_argument("--cache-to", action="append", default=[], metavar="type=TYPE,…",
-                       help="export the cache: type=inline, type=registry,ref=REF[,mode=max] or type=local,dest=PATH")
+    cache.add_argument(
+        "--cache-from",
+        action="append",
+        default=[],
+        metavar="REF|type=TYPE,…",
+        help="import a cache: an image or cache in a registry, or type=local|oci-layout,src=PATH",
+    )
+    cache.add_argument(
+        "--cache-to",
+        action="append",
+        default=[],
+        metavar="type=TYPE,…",
+        help="export the cache: type=inline, type=registry,ref=REF[,mode=max] or type=local,dest=PATH",
+    )
     cache.add_argument("--no-cache", action="store_true", help="run every step again")
-    cache.add_argument("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run these stages again")
-    cache.add_argument("--require-cached", action="store_true", help="run nothing: exit with 3 if a step is not cached")
+    cache.add_argument(
+        "--no-cache-filter", action="append", default=[], metavar="STAGE", help="run these stages again"
+    )
+    cache.add_argument(
+        "--require-cached", action="store_true", help="run nothing: exit with 3 if a step is not cached"
+    )
     cache.add_argument("--explain", action="store_true", help="say of each step that ran why nothing matched")
     cache.add_argument("--pull", action="store_true", help="look for newer base images in the registry")
     _add_steps(parser.add_argument_group("steps"))
     more = parser.add_argument_group("general")
     more.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
-    more.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]",
-                      help="speak plain HTTP, or unverified HTTPS, with this registry")
-    more.add_argument("--progress", default="auto", choices=("auto", "plain", "tty", "quiet", "rawjson"), help="how to show progress")
+    more.add_argument(
+        "--insecure-registry",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="speak plain HTTP, or unverified HTTPS, with this registry",
+    )
+    more.add_argument(
+        "--progress",
+        default="auto",
+        choices=("auto", "plain", "tty", "quiet", "rawjson"),
+        help="how to show progress",
+    )
     more.add_argument("-q", "--quiet", action="store_true", help="print the image's digest only")
 
 
 def _add_steps(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--build-context", action="append", default=[], metavar="NAME=PLACE", help="an additional context")
-    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=NAME", help="a secret for RUN --mount=type=secret")
-    add("--ssh", action="append", default=[], metavar="default|ID=PATH", help="an ssh agent or keys for RUN --mount=type=ssh")
-    add("--add-host", action="append", default=[], metavar="HOST:IP", help="a line for /etc/hosts in RUN steps")
+    add(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID,src=FILE|env=NAME",
+        help="a secret for RUN --mount=type=secret",
+    )
+    add(
+        "--ssh",
+        action="append",
+        default=[],
+        metavar="default|ID=PATH",
+        help="an ssh agent or keys for RUN --mount=type=ssh",
+    )
+    add(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="HOST:IP",
+        help="a line for /etc/hosts in RUN steps",
+    )
     add("--network", default="default", choices=("default", "none", "host"), help="network of RUN steps")
     add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a limit of RUN steps")
-    add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="allow network.host or security.insecure")
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="ENTITLEMENT",
+        help="allow network.host or security.insecure",
+    )
     add("--cgroup-parent", default="", help="cgroup above those of RUN steps")
-    add("--runtime", default="", metavar="NAME", help="crun, runc or builtin; default: what a probe finds to work")
+    add(
+        "--runtime",
+        default="",
+        metavar="NAME",
+        help="crun, runc or builtin; default: what a probe finds to work",
+    )
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -150,7 +227,9 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
     """Turn parsed arguments into a request; raise `UsageError` for what does not fit together."""
     outputs = [parse_output(text) for text in arguments.output]
     if arguments.push:
-        outputs = [_pushing(output) for output in outputs] if outputs else [Option("image", (("push", "true"),))]
+        outputs = (
+            [_pushing(output) for output in outputs] if outputs else [Option("image", (("push", "true"),))]
+        )
     build_args = tuple(_build_arg(text) for text in arguments.build_arg)
     cache_to = [parse_cache_to(text) for text in arguments.cache_to]
     if parse_bool(dict(build_args).get("BUILDKIT_INLINE_CACHE", "")) and Option("inline") not in cache_to:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from inlay.errors import UsageError
-
 
 class Platform(NamedTuple):
     """An operating system and a processor, in Go's words (`linux`, `amd64`)."""

@@ -148,7 +148,12 @@ class RefStore:
     ) -> Layer:
         """A layer that is a blob somewhere. Nothing is fetched."""
         layer = Layer(
-            str(blob.digest), blob=blob, diff_id=diff_id, source=source, created=created, description=description
+            str(blob.digest),
+            blob=blob,
+            diff_id=diff_id,
+            source=source,
+            created=created,
+            description=description,
         )
         row = self._row(layer.key)
         if row is None:
@@ -259,7 +264,9 @@ class RefStore:
         directory, diff_id = await in_thread(self._apply, blob, limiter=self._disk)
         if layer.diff_id and layer.diff_id != diff_id:
             self.snapshotter.remove(directory)
-            raise DigestMismatch(f"layer {blob.digest} unpacks to {diff_id}, but its image says {layer.diff_id}")
+            raise DigestMismatch(
+                f"layer {blob.digest} unpacks to {diff_id}, but its image says {layer.diff_id}"
+            )
         layer.diff_id, layer.directory = diff_id, directory
         self._save(layer)
         return directory
@@ -367,7 +374,9 @@ class RefStore:
 
     def _directory_of(self, diff_id: Digest) -> LayerDir | None:
         """Some layer of the same content that is unpacked already."""
-        rows = self._database.execute("SELECT directory FROM layer WHERE diff_id = ? AND directory != ''", (diff_id,))
+        rows = self._database.execute(
+            "SELECT directory FROM layer WHERE diff_id = ? AND directory != ''", (diff_id,)
+        )
         return next((directory for (directory,) in rows if self.has_directory(directory)), None)
 
     def _row(self, key: str) -> Row | None:

@@ -236,4 +236,3 @@ def _pairs(text: str, flag: str, known: Iterable[str]) -> Mapping[str, str]:
             raise UsageError(f"{flag} {text}: unknown field {key!r}; known are {', '.join(sorted(known))}")
         pairs[key.lower()] = value
     return pairs
-

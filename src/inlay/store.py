@@ -1,14 +1,14 @@
 """The state directory: what lies where, who uses it, and what may be deleted (docs/format.md).
 
-    root/oci-layout, index.json     images by name: the root is an OCI layout, which skopeo reads
-    root/blobs, ingest              blobs, whole and on their way in
-    root/snapshots                  layers as directories
-    root/cache.db                   keys and records of steps
-    root/layers.db                  where each layer is
-    root/mounts                     cache mounts of RUN steps
-    root/memory                     digests of context files, by stat
-    root/runtime                    bundles of running steps, and what probes found
-    root/lease                      locked, shared, by every build; exclusively by prune
+root/oci-layout, index.json     images by name: the root is an OCI layout, which skopeo reads
+root/blobs, ingest              blobs, whole and on their way in
+root/snapshots                  layers as directories
+root/cache.db                   keys and records of steps
+root/layers.db                  where each layer is
+root/mounts                     cache mounts of RUN steps
+root/memory                     digests of context files, by stat
+root/runtime                    bundles of running steps, and what probes found
+root/lease                      locked, shared, by every build; exclusively by prune
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Cancelled(BaseException):
 class Task(Generic[T]):
     """Something that will have a value or an error. Awaiting it any number of times is fine."""
 
-    __slots__ = ("_abort", "_callbacks", "_coroutine", "_done", "_error", "_epoch", "_loop", "_value")
+    __slots__ = ("_abort", "_callbacks", "_coroutine", "_done", "_epoch", "_error", "_loop", "_value")
 
     def __init__(self, loop: _Loop, coroutine: Coroutine[Any, Any, T] | None = None) -> None:
         self._loop = loop

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 
-_SHAPE = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:Z|([+-])(\d\d):(\d\d))\Z")
+_SHAPE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:Z|([+-])(\d\d):(\d\d))\Z"
+)
 
 GO_ZERO = "0001-01-01T00:00:00Z"
 """Go's zero time: what BuildKit writes where it has lost a time."""

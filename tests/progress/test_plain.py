@@ -36,7 +36,11 @@ def test_cached_error_and_cancelled() -> None:
         Started("c", "c", 1.0),
         Completed("c", 1.0, cancelled=True),
     )
-    assert re.findall(r"^#\d+ (?:CACHED|CANCELED|ERROR.*)$", text, re.M) == ["#1 CACHED", "#2 ERROR: exit code: 1", "#3 CANCELED"]
+    assert re.findall(r"^#\d+ (?:CACHED|CANCELED|ERROR.*)$", text, re.M) == [
+        "#1 CACHED",
+        "#2 ERROR: exit code: 1",
+        "#3 CANCELED",
+    ]
 
 
 def test_output_of_another_step_waits_for_its_turn() -> None:
@@ -64,8 +68,16 @@ def test_transfers_and_warnings() -> None:
         Warned("a", "odd"),
         Completed("a", 1.0),
     )
-    assert "#1 sha256:abc 1.05MB / 2.10MB 0.5s\n#1 sha256:abc 2.10MB / 2.10MB 1.0s done\n#1 WARN: odd\n" in text
+    assert (
+        "#1 sha256:abc 1.05MB / 2.10MB 0.5s\n#1 sha256:abc 2.10MB / 2.10MB 1.0s done\n#1 WARN: odd\n" in text
+    )
 
 
 def test_sizes() -> None:
-    assert [size_text(n) for n in (0, 999, 1000, 1_234_567, 5 * 10**12)] == ["0B", "999B", "1.00kB", "1.23MB", "5.00TB"]
+    assert [size_text(n) for n in (0, 999, 1000, 1_234_567, 5 * 10**12)] == [
+        "0B",
+        "999B",
+        "1.00kB",
+        "1.23MB",
+        "5.00TB",
+    ]

@@ -1,13 +1,12 @@
 """A small registry in memory, on a real socket, that misbehaves on demand.
 
-    fake.fault("GET", "/blobs/", Cut(after=1000))     # the next such request, once
-    fake.fault("HEAD", "", status(503), times=2)
+fake.fault("GET", "/blobs/", Cut(after=1000))     # the next such request, once
+fake.fault("HEAD", "", status(503), times=2)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import socket
 import ssl
@@ -23,7 +22,9 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 class Exchange:
     """One request, and the means to answer it."""
 
-    def __init__(self, sock: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+    def __init__(
+        self, sock: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> None:
         self.sock = sock
         self.method = method
         self.target = target
@@ -234,7 +235,10 @@ class FakeRegistry:
             return
         data = self.uploads[name]
         data += exchange.body
-        place = {"Location": f"/v2/{path}/blobs/uploads/{name}?state=2", "Range": f"0-{max(len(data) - 1, 0)}"}
+        place = {
+            "Location": f"/v2/{path}/blobs/uploads/{name}?state=2",
+            "Range": f"0-{max(len(data) - 1, 0)}",
+        }
         if exchange.method == "PUT":
             if self.put(bytes(data)) != exchange.query["digest"]:
                 exchange.reply(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"wrong digest"}]}')

@@ -53,7 +53,9 @@ class Step:
         self.map = CacheMap(
             digests or (sha("seed", seed),),
             tuple(
-                CacheInput((selectors or {}).get(i, f"sel-{i}" if i in slow else ""), content if i in slow else None)
+                CacheInput(
+                    (selectors or {}).get(i, f"sel-{i}" if i in slow else ""), content if i in slow else None
+                )
                 for i in range(len(inputs))
             ),
         )

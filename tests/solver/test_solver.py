@@ -332,7 +332,10 @@ def test_a_random_source_matches_by_content_only() -> None:
     assert b.solve(graph("2", "x")) == "r-x"
     assert b.runs == ["context2"]
     assert b.solve(graph("3", "y")) == "r-y"
-    assert all("random:" not in link.source for link in b.index.links_to(next(iter(b.solved(graph("3", "y"))[0].keys))))
+    assert all(
+        "random:" not in link.source
+        for link in b.index.links_to(next(iter(b.solved(graph("3", "y"))[0].keys)))
+    )
 
 
 def test_what_is_known_by_a_random_key_only_is_not_recorded() -> None:

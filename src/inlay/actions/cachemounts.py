@@ -63,7 +63,9 @@ class CacheMounts:
             self._take, name, option, tree, lambda: bool(stop), abort=lambda: stop.append(True)
         )
 
-    def _take(self, name: str, option: CacheOption, tree: Tree | None, stopped: Callable[[], bool]) -> CacheMount:
+    def _take(
+        self, name: str, option: CacheOption, tree: Tree | None, stopped: Callable[[], bool]
+    ) -> CacheMount:
         stem = f"{self._root}/{Digest.of(os.fsencode(name)).hex[:32]}"
         number, pause = 0, POLL_S
         exclusive = option.sharing in (LOCKED, PRIVATE)

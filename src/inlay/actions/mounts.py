@@ -76,7 +76,9 @@ class StepMounts:
         assert self._root is not None
         root, self._root = self._root, None
         directory = await in_thread(root.commit, limiter=self._worker.disk)
-        layer = self._worker.refs.add_directory(directory, description=description, created_ns=self._worker.clock())
+        layer = self._worker.refs.add_directory(
+            directory, description=description, created_ns=self._worker.clock()
+        )
         return Ref((*self._base.layers, layer))
 
     async def _release(self) -> None:

@@ -102,7 +102,9 @@ class AgentSocket:
                 "forward an agent's socket instead"
             ) from error
         if added.returncode:
-            raise SolveError(f"ssh {name}: cannot use the key: {added.stderr.decode(errors='replace').strip()}")
+            raise SolveError(
+                f"ssh {name}: cannot use the key: {added.stderr.decode(errors='replace').strip()}"
+            )
         return path
 
     def _serve(self) -> None:

@@ -133,4 +133,3 @@ def steps_of(
         source = source_of(vertex) if isinstance(vertex.op, SourceOp) else None
         steps[vertex.digest] = Step(worker, vertex, inputs, source, ignore_cache=ignore_cache(vertex))
     return steps
-

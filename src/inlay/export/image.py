@@ -173,9 +173,7 @@ def _clamp(
 def _manifest(
     config: bytes, layers: Sequence[ImageLayer], docker: bool, annotations: Mapping[str, str]
 ) -> Manifest:
-    config_descriptor = Descriptor(
-        DOCKER_CONFIG if docker else OCI_CONFIG, Digest.of(config), len(config)
-    )
+    config_descriptor = Descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, Digest.of(config), len(config))
     blobs = tuple(_public(layer.blob, docker=docker) for layer in layers)
     document: dict[str, Any] = {
         "schemaVersion": 2,

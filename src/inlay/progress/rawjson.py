@@ -33,11 +33,28 @@ class RawJsonSink:
             return {"vertexes": [self._vertex(event)]}
         if isinstance(event, Log):
             data = base64.b64encode(event.data).decode()
-            return {"logs": [{"vertex": event.vertex, "stream": event.stream, "data": data, "timestamp": _time(event.time)}]}
+            return {
+                "logs": [
+                    {
+                        "vertex": event.vertex,
+                        "stream": event.stream,
+                        "data": data,
+                        "timestamp": _time(event.time),
+                    }
+                ]
+            }
         if isinstance(event, Transfer):
-            status = {"id": event.what, "vertex": event.vertex, "name": event.what, "total": event.total, "current": event.current}
+            status = {
+                "id": event.what,
+                "vertex": event.vertex,
+                "name": event.what,
+                "total": event.total,
+                "current": event.current,
+            }
             times = {"timestamp": _time(event.time), "started": _time(event.started)}
-            return {"statuses": [{**status, **times, **({"completed": _time(event.time)} if event.done else {})}]}
+            return {
+                "statuses": [{**status, **times, **({"completed": _time(event.time)} if event.done else {})}]
+            }
         if isinstance(event, Completed):
             vertex = self._vertex(self._started.get(event.vertex, Started(event.vertex, "", event.time)))
             vertex["completed"] = _time(event.time)

@@ -89,8 +89,12 @@ class TtySink:
         width, height = self._size()
         lines: list[str] = []
         for step in self._running.values():
-            lines.append(f" -> {step.name}"[: width - 8].ljust(width - 8) + f"{max(0.0, now - step.started):6.1f}s")
-            lines += [f"    {line}"[: width - 1] for line in (*map(_transfer, step.transfers.values()), *step.tail)]
+            lines.append(
+                f" -> {step.name}"[: width - 8].ljust(width - 8) + f"{max(0.0, now - step.started):6.1f}s"
+            )
+            lines += [
+                f"    {line}"[: width - 1] for line in (*map(_transfer, step.transfers.values()), *step.tail)
+            ]
         lines = lines[-max(1, height - 2) :]
         self._out.write("".join(line + "\n" for line in lines))
         self._drawn = len(lines)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from inlay.digest import Digest
 from inlay.errors import ContentError, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
-from inlay.oci.image import ImageConfig, Index, Manifest, chain_id, choose_platform, image_platforms
+from inlay.oci.image import ImageConfig, Manifest, chain_id, choose_platform, image_platforms
 from inlay.platform import Platform
 from inlay.refs import Ref
 
@@ -64,7 +64,9 @@ class ImageResolver:
         error: Exception | None = None
         for place in self._places(reference):
             try:
-                return read_image(place, str(reference.digest or reference.tag), platform, what=str(reference))
+                return read_image(
+                    place, str(reference.digest or reference.tag), platform, what=str(reference)
+                )
             except (NotFound, ContentError) as failure:
                 if not _is_missing(failure):
                     raise SourceError(f"{reference}: {failure}") from failure
@@ -114,7 +116,9 @@ def image_ref(refs: RefStore, image: ResolvedImage) -> Ref:
     """The image's tree. Nothing is pulled."""
     history = image.config.layer_history
     layers = []
-    for position, (blob, diff_id) in enumerate(zip(image.manifest.layers, image.config.diff_ids, strict=True)):
+    for position, (blob, diff_id) in enumerate(
+        zip(image.manifest.layers, image.config.diff_ids, strict=True)
+    ):
         entry = history[position] if position < len(history) else {}
         layers.append(
             refs.add_blob(
