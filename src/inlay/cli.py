@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_BUILD = "Build the image that PATH/Dockerfile describes. PATH may also be a git or http URL, or - for a tar on stdin."
+_BUILD = "Build the image that PATH/Dockerfile describes."
 
 
 class _Version(argparse.Action):

@@ -92,13 +92,13 @@ class Layer:
         return f"<Layer {self.key[:19]} {self.description[:40]!r}>"
 
 
-class Tree(NamedTuple):
+class Ref(NamedTuple):
     """A file system tree: layers, lowest first. Of none, it is scratch."""
 
     layers: tuple[Layer, ...] = ()
 
 
-SCRATCH = Tree()
+SCRATCH = Ref()
 """The empty tree."""
 
 
@@ -199,14 +199,14 @@ class RefStore:
     # -- results of records -----------------------------------------------------------------------
 
     @staticmethod
-    def describe(tree: Tree) -> str:
-        """Name `tree` so that a later build can `recall` it."""
-        return json.dumps([(layer.key, layer.created, layer.description) for layer in tree.layers])
+    def describe(ref: Ref) -> str:
+        """Name `ref` so that a later build can `recall` it."""
+        return json.dumps([(layer.key, layer.created, layer.description) for layer in ref.layers])
 
-    def recall(self, text: str) -> Tree:
+    def recall(self, text: str) -> Ref:
         """The tree that `describe` named. Raises `CacheError` when a layer of it is gone."""
         try:
-            return Tree(tuple(self._recall(*entry) for entry in json.loads(text)))
+            return Ref(tuple(self._recall(*entry) for entry in json.loads(text)))
         except (ValueError, TypeError) as error:
             raise CacheError(f"a cached result is unreadable: {error}") from error
 
@@ -228,9 +228,9 @@ class RefStore:
             raise CacheError(f"layer {key} is no longer in the store")
         return layer
 
-    async def check(self, tree: Tree) -> None:
+    async def check(self, ref: Ref) -> None:
         """Make sure that every layer can still be had, without fetching any. Raises `CacheError`."""
-        await gather([spawn(self._check(layer)) for layer in tree.layers])
+        await gather([spawn(self._check(layer)) for layer in ref.layers])
 
     async def _check(self, layer: Layer) -> None:
         if layer.directory is not None or layer.blob is None or self._content.has_blob(layer.blob):
@@ -246,9 +246,9 @@ class RefStore:
 
     # -- from blobs to directories ----------------------------------------------------------------
 
-    async def directories(self, tree: Tree) -> list[LayerDir]:
+    async def directories(self, ref: Ref) -> list[LayerDir]:
         """Unpack what is not unpacked yet; pulls what is not here."""
-        return await gather([spawn(self._directory(layer)) for layer in tree.layers])
+        return await gather([spawn(self._directory(layer)) for layer in ref.layers])
 
     async def _directory(self, layer: Layer) -> LayerDir:
         if layer.directory is None:

@@ -6,14 +6,15 @@ fake.fault("HEAD", "", status(503), times=2)
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import socket
-import ssl
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -109,10 +110,8 @@ class FakeRegistry:
 
     def close(self) -> None:
         for sock in [self._listener, *self._open]:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
 
     def drop_idle(self) -> None:

@@ -111,7 +111,8 @@ class AgentSocket:
         """Pass bytes between the step's connections and the agent's until told to stop."""
         peers: dict[socket.socket, socket.socket] = {}
         while True:
-            ready, _, _ = select.select([self._wake_read, self._listener, *peers], [], [])
+            watched: list[int | socket.socket] = [self._wake_read, self._listener, *peers]
+            ready, _, _ = select.select(watched, [], [])
             if self._wake_read in ready:
                 break
             if self._listener in ready:

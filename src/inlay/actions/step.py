@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.actions.worker import Result
 from inlay.errors import SolveError
 from inlay.llb.keys import cache_map
 from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from typing import Protocol
 
-    from inlay.actions.worker import Worker
+    from inlay.actions.worker import Result, Worker
     from inlay.llb.graph import Vertex
     from inlay.llb.keys import ContentSelector
 

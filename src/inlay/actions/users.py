@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from inlay.archive.tree import Tree
 from inlay.errors import SolveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from inlay.archive.tree import Tree
 
 LIMIT = 16 << 20
 """A passwd or group file is read up to this many bytes."""

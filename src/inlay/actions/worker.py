@@ -45,7 +45,7 @@ class Worker:
         clock: Callable[[], int],
         epoch_s: int | None = None,
     ) -> None:
-        """`clock` gives nanoseconds since 1970. `make_executor` is called when a process is to run, if ever."""
+        """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run."""
         self.refs = refs
         self.secrets = secrets
         self.cache_mounts = cache_mounts
@@ -99,10 +99,8 @@ class Worker:
 
     async def load(self, record: CacheRecord) -> Result:
         """Bring back a recorded result; nothing is pulled. Raises `CacheError` when a layer of it is gone."""
-        if record.remote is not None:
-            ref = self.refs.of_chain(record.remote)
-        else:
-            ref = self.refs.recall(record.id)
+        chain = record.remote
+        ref = self.refs.recall(record.id) if chain is None else self.refs.of_chain(chain)
         await self.refs.check(ref)
         return ref
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inlay.digest import Digest
 from inlay.errors import ExportError
-from inlay.llb.gojson import dumps
+from inlay.llb.gojson import dumps, dumps_indented
 from inlay.oci.descriptor import (
     CREATED_AT,
     DESCRIPTION,
@@ -30,11 +30,12 @@ from inlay.oci.descriptor import (
     Descriptor,
 )
 from inlay.oci.image import INLINE_CACHE, Index, Manifest
-from inlay.platform import Platform
 from inlay.timestamp import format_ns, parse_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from inlay.platform import Platform
 
 _TO_DOCKER = {OCI_LAYER: DOCKER_LAYER, OCI_LAYER_GZIP: DOCKER_LAYER_GZIP}
 _TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
@@ -89,7 +90,7 @@ def assemble(
         fields["created"] = times[-1] if times else None
     if inline_cache is not None:
         fields[INLINE_CACHE] = base64.b64encode(inline_cache).decode()
-    raw = dumps({name: fields[name] for name in sorted(fields)})
+    raw = dumps({name: fields[name] for name in sorted(fields)}).encode()
     return Image(_manifest(raw, layers, docker, annotations or {}), raw, platform)
 
 
@@ -107,14 +108,14 @@ def complete_history(
         empty = bool(entry.get("empty_layer")) or used >= len(layers)
         used += not empty
         entries.append({**entry, "empty_layer": True} if empty else dict(entry))
-    for layer in layers[used:]:
-        entries.append(
-            {
-                **({"created": layer.created} if layer.created else {}),
-                "created_by": layer.description or "created by inlay",
-                "comment": "buildkit.exporter.image.v0",
-            }
-        )
+    entries += [
+        {
+            "created": layer.created,
+            "created_by": layer.description or "created by inlay",
+            "comment": "buildkit.exporter.image.v0",
+        }
+        for layer in layers[used:]
+    ]
     filled = iter(layers)
     for entry in entries:
         if not entry.get("empty_layer"):
@@ -183,7 +184,7 @@ def _manifest(
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
-    raw = dumps(document, indent=2)
+    raw = dumps_indented(document).encode()
     return Manifest(raw, document["mediaType"], config_descriptor, blobs)
 
 
@@ -212,4 +213,4 @@ def assemble_index(images: Sequence[Image], *, docker: bool = False) -> Index:
         "mediaType": media_type,
         "manifests": [descriptor.to_json() for descriptor in manifests],
     }
-    return Index(dumps(document, indent=2), media_type, manifests)
+    return Index(dumps_indented(document).encode(), media_type, manifests)

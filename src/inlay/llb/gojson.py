@@ -36,6 +36,19 @@ def dumps(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no place in a cache key")
 
 
+def dumps_indented(value: object, depth: int = 0) -> str:
+    """Like `dumps`, with a line for each entry and two spaces of indentation: Go's MarshalIndent."""
+    if not value or not isinstance(value, dict | list | tuple):
+        return dumps(value)
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(value, dict):
+        entries = [f"{text(key)}: {dumps_indented(item, depth + 1)}" for key, item in value.items()]
+    else:
+        entries = [dumps_indented(item, depth + 1) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + ",".join([f"\n{inner}{entry}" for entry in entries]) + f"\n{outer}{closing}"
+
+
 def text(value: str) -> str:
     """Write one string, quoted."""
     quoted: str = encode_basestring(value)

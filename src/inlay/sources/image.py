@@ -9,16 +9,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from inlay.digest import Digest
 from inlay.errors import ContentError, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
 from inlay.oci.image import ImageConfig, Manifest, chain_id, choose_platform, image_platforms
-from inlay.platform import Platform
 from inlay.refs import Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inlay.digest import Digest
+    from inlay.platform import Platform
     from inlay.reference import Reference
     from inlay.refs import RefStore, Source
 
