@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from inlay.archive.compression import Compression
+    from inlay.archive.compression import Codec
     from inlay.archive.tree import Tree
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS layer (
     diff_id TEXT NOT NULL,      -- empty until the layer is packed
     blob TEXT NOT NULL,         -- media type, digest and size as JSON; empty until packed
     directory TEXT NOT NULL,    -- the snapshot's id; empty until unpacked
-    source TEXT NOT NULL        -- where the blob can be fetched from when the store has it not
+    source TEXT NOT NULL,       -- where the blob can be fetched from when the store has it not
+    base TEXT NOT NULL          -- JSON: the keys of the layers that a directory was made on
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS layer_by_diff_id ON layer (diff_id);
 """
@@ -65,9 +66,10 @@ class Source(Protocol):
 
 class Layer:
     """One layer of one tree. `created` (RFC 3339) and `description` belong to its place in the tree: equal
-    blobs may stand in an image twice, made at different times."""
+    blobs may stand in an image twice, made at different times. `base` holds the
+    keys of the layers that a directory was made on."""
 
-    __slots__ = ("blob", "created", "description", "diff_id", "directory", "key", "source")
+    __slots__ = ("base", "blob", "created", "description", "diff_id", "directory", "key", "source")
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Layer:
         source: Source | None = None,
         created: str = "",
         description: str = "",
+        base: tuple[str, ...] = (),
     ) -> None:
         self.key = key
         self.blob = blob
@@ -87,6 +90,7 @@ class Layer:
         self.source = source
         self.created = created
         self.description = description
+        self.base = base
 
     def __repr__(self) -> str:
         return f"<Layer {self.key[:19]} {self.description[:40]!r}>"
@@ -167,12 +171,19 @@ class RefStore:
         directory: LayerDir,
         *,
         description: str,
+        base: Ref,
         created_ns: int | None = None,
         temporary: bool = False,
     ) -> Layer:
-        """A layer that a step has just made. A temporary one goes with the build."""
+        """A layer that a step has just made on `base`. A temporary one goes with the build."""
         created = format_ns(now_ns() if created_ns is None else created_ns)
-        layer = Layer(str(directory), directory=directory, created=created, description=description)
+        layer = Layer(
+            str(directory),
+            directory=directory,
+            created=created,
+            description=description,
+            base=tuple(below.key for below in base.layers),
+        )
         if temporary:
             self._temporary.append(directory)
         else:
@@ -222,6 +233,7 @@ class RefStore:
             source=self._open_source(row.source) if row.source else None,
             created=created,
             description=description,
+            base=tuple(json.loads(row.base)),
         )
         here = layer.directory is not None or (layer.blob is not None and self._content.has_blob(layer.blob))
         if not here and (layer.source is None or layer.blob is None):
@@ -329,43 +341,45 @@ class RefStore:
 
     # -- from directories to blobs ----------------------------------------------------------------
 
-    async def blobs(self, ref: Ref, compression: Compression) -> list[Descriptor]:
+    async def blobs(self, ref: Ref, codec: Codec) -> list[Descriptor]:
         """The blob of every layer, with its diff id, time and description as annotations; packs layers that
         are only directories."""
-        await gather([spawn(self.pack(layer, compression)) for layer in ref.layers])
+        await gather([spawn(self.pack(layer, codec)) for layer in ref.layers])
         return [annotated_blob(layer) for layer in ref.layers]
 
-    async def pack(self, layer: Layer, compression: Compression) -> None:
+    async def pack(self, layer: Layer, codec: Codec) -> None:
         """Make sure that `layer` has a blob, here or elsewhere, and a diff id."""
         if layer.blob is None:
             if layer.key not in self._packing:
-                self._packing[layer.key] = spawn(self._pack(layer, compression))
+                self._packing[layer.key] = spawn(self._pack(layer, codec))
             layer.blob, layer.diff_id = await self._packing[layer.key]
         elif layer.diff_id is None:
             await self._directory(layer)
 
-    async def _pack(self, layer: Layer, compression: Compression) -> tuple[Descriptor, Digest]:
+    async def _pack(self, layer: Layer, codec: Codec) -> tuple[Descriptor, Digest]:
         row = self._row(layer.key)
         if row is not None and (blob := row.descriptor()) is not None and self._content.has_blob(blob):
             return blob, Digest.parse(row.diff_id)
         assert layer.directory is not None
-        blob, diff_id = await in_thread(self._write_blob, layer.directory, compression, limiter=self._disk)
+        base = Ref(tuple(self._recall(key, "", "") for key in layer.base))
+        lower = await self.tree(base) if layer.base else None
+        blob, diff_id = await in_thread(self._write_blob, layer.directory, lower, codec, limiter=self._disk)
         layer.blob, layer.diff_id = blob, diff_id
         self._save(layer)
         return blob, diff_id
 
-    def _write_blob(self, directory: LayerDir, compression: Compression) -> tuple[Descriptor, Digest]:
-        from inlay.archive.compression import pack
+    def _write_blob(self, directory: LayerDir, lower: Tree | None, codec: Codec) -> tuple[Descriptor, Digest]:
+        from inlay.archive.compression import BlobWriter
         from inlay.archive.diff import write_layer
+        from inlay.archive.tree import Tree
 
-        with self._content.ingest() as ingest:
-            packed = pack(
-                lambda out: write_layer(self.snapshotter.upper(directory), out, clamp_s=self._epoch_s),
-                ingest,
-                compression,
-            )
+        limit_ns = None if self._epoch_s is None else self._epoch_s * 10**9
+        with Tree.at(self.snapshotter.upper(directory)) as upper, self._content.ingest() as ingest:
+            with BlobWriter(ingest, codec) as blob:
+                write_layer(upper, blob, lower=lower, mtime_limit_ns=limit_ns)
             ingest.commit()
-        return Descriptor(packed.media_type, packed.digest, packed.size), packed.diff_id
+        packed = blob.packed
+        return Descriptor(codec.media_type, packed.digest, packed.size), packed.diff_id
 
     # -- rows -------------------------------------------------------------------------------------
 
@@ -391,8 +405,9 @@ class RefStore:
             blob,
             layer.directory or "",
             layer.source.location if layer.source is not None else "",
+            json.dumps(layer.base),
         )
-        self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?)", row)
+        self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 class Row(NamedTuple):
@@ -403,6 +418,7 @@ class Row(NamedTuple):
     blob: str
     directory: str
     source: str
+    base: str
 
     def descriptor(self) -> Descriptor | None:
         if not self.blob:

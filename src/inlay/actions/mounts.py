@@ -77,7 +77,7 @@ class StepMounts:
         root, self._root = self._root, None
         directory = await in_thread(root.commit, limiter=self._worker.disk)
         layer = self._worker.refs.add_directory(
-            directory, description=description, created_ns=self._worker.clock()
+            directory, description=description, base=self._base, created_ns=self._worker.clock()
         )
         return Ref((*self._base.layers, layer))
 

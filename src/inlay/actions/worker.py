@@ -93,7 +93,9 @@ class Worker:
         except BaseException:
             await in_thread(active.discard)
             raise
-        return Ref((self.refs.add_directory(directory, description="build context", temporary=True),))
+        return Ref(
+            (self.refs.add_directory(directory, description="build context", base=Ref(), temporary=True),)
+        )
 
     # -- as the solver's result store ---------------------------------------------------------------
 

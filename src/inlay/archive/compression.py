@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
+from inlay.oci.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class Packed(NamedTuple):
 class Codec(Protocol):
     """How blocks become a blob: a prefix, the blocks each compressed alone, a suffix."""
 
+    media_type: str
     prefix: bytes
 
     def compress(self, block: memoryview) -> tuple[bytes | memoryview, int]:
@@ -58,6 +60,7 @@ class Codec(Protocol):
 class Uncompressed:
     """Blobs as they are."""
 
+    media_type = OCI_LAYER
     prefix = b""
 
     def compress(self, block: memoryview) -> tuple[memoryview, int]:
@@ -70,6 +73,7 @@ class Uncompressed:
 class Gzip:
     """gzip: levels 0 to 3 by ISA-L (2 is ten times as fast as Go's, and 10 % larger), 4 to 9 by zlib."""
 
+    media_type = OCI_LAYER_GZIP
     prefix = _GZIP_HEADER
 
     def __init__(self, level: int = 2) -> None:
@@ -99,6 +103,7 @@ class Gzip:
 class Zstd:
     """zstd with its own levels, 1 to 22."""
 
+    media_type = OCI_LAYER_ZSTD
     prefix = b""
 
     def __init__(self, level: int = 3) -> None:
