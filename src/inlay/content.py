@@ -11,6 +11,7 @@ on disk before `commit` returns, at the price of two flushes a blob (5 to 30 ms 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -133,6 +134,8 @@ class ContentStore:
             return cast("BinaryIO", open(self.path(digest), "rb", buffering=0))
         except FileNotFoundError:
             raise _missing(digest, self.root) from None
+        except OSError as error:
+            raise ContentError(f"cannot read blob {digest} in {self.root}: {error.strerror}") from error
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """Return the whole blob, its digest verified. Raises `ContentError` above `limit` bytes."""
@@ -171,7 +174,7 @@ class ContentStore:
     def _has(self, digest: Digest, size: int) -> bool:
         try:
             return os.stat(self.path(digest)).st_size == size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> BinaryIO:
@@ -384,12 +387,9 @@ def _open_locked(folder: str, name: str) -> int | None:
     path = f"{folder}/{name}"
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            continue
+            fd = _create(folder, path)
         except OSError as error:
-            raise _write_error(error, None, folder) from error
+            raise _write_error(error, None, os.path.dirname(folder)) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -398,6 +398,16 @@ def _open_locked(folder: str, name: str) -> int | None:
         if _is_at(fd, path):
             return fd
         os.close(fd)  # its owner committed or removed it between our open and our lock
+
+
+def _create(folder: str, path: str) -> int:
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except FileNotFoundError:
+            # Whoever finds the folder empty may remove it, also between the two steps of makedirs.
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(folder, exist_ok=True)
 
 
 def _is_at(fd: int, path: str) -> bool:
