@@ -129,7 +129,7 @@ class RefStore:
         self._unpacking: dict[str, Task[LayerDir]] = {}
         self._packing: dict[str, Task[tuple[Descriptor, Digest]]] = {}
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
-        self._views: list[View] = []
+        self._views: dict[tuple[str, ...], Task[View]] = {}
         self._disk = Limiter(2)
         self._network = Limiter(4)
 
@@ -306,17 +306,22 @@ class RefStore:
 
     async def tree(self, ref: Ref) -> Tree:
         """`ref` to read. It is shared by all who ask, and open until `close`."""
-        key = tuple(layer.key for layer in ref.layers)
+        key = _keys(ref)
         if key not in self._trees:
             self._trees[key] = spawn(self._tree(ref))
         return await self._trees[key]
 
     async def _tree(self, ref: Ref) -> Tree:
-        view = await self.own_view(ref)
-        self._views.append(view)
         from inlay.archive.tree import Tree
 
-        return Tree.at(view.path)
+        return Tree.at((await self.view(ref)).path)
+
+    async def view(self, ref: Ref) -> View:
+        """A read-only mount of `ref`, shared by all who ask, and there until `close`."""
+        key = _keys(ref)
+        if key not in self._views:
+            self._views[key] = spawn(self.own_view(ref))
+        return await self._views[key]
 
     async def own_view(self, ref: Ref) -> View:
         """A read-only mount of `ref`; the caller closes it."""
@@ -331,8 +336,9 @@ class RefStore:
         for task in self._trees.values():
             if task.succeeded:
                 task.result().close()
-        for view in self._views:
-            view.close()
+        for view in self._views.values():
+            if view.succeeded:
+                view.result().close()
         for directory in self._temporary:
             self.snapshotter.remove(directory)
         self._trees.clear()
@@ -362,21 +368,20 @@ class RefStore:
             return blob, Digest.parse(row.diff_id)
         assert layer.directory is not None
         base = Ref(tuple(self._recall(key, "", "") for key in layer.base))
-        lower = await self.tree(base) if layer.base else None
+        lower = (await self.view(base)).fd if layer.base else None
         blob, diff_id = await in_thread(self._write_blob, layer.directory, lower, codec, limiter=self._disk)
         layer.blob, layer.diff_id = blob, diff_id
         self._save(layer)
         return blob, diff_id
 
-    def _write_blob(self, directory: LayerDir, lower: Tree | None, codec: Codec) -> tuple[Descriptor, Digest]:
+    def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> tuple[Descriptor, Digest]:
         from inlay.archive.compression import BlobWriter
         from inlay.archive.diff import write_layer
-        from inlay.archive.tree import Tree
 
         limit_ns = None if self._epoch_s is None else self._epoch_s * 10**9
-        with Tree.at(self.snapshotter.upper(directory)) as upper, self._content.ingest() as ingest:
+        with self._content.ingest() as ingest:
             with BlobWriter(ingest, codec) as blob:
-                write_layer(upper, blob, lower=lower, mtime_limit_ns=limit_ns)
+                write_layer(self.snapshotter.upper(directory), blob, lower=lower, mtime_limit_ns=limit_ns)
             ingest.commit()
         packed = blob.packed
         return Descriptor(codec.media_type, packed.digest, packed.size), packed.diff_id
@@ -408,6 +413,10 @@ class RefStore:
             json.dumps(layer.base),
         )
         self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def _keys(ref: Ref) -> tuple[str, ...]:
+    return tuple(layer.key for layer in ref.layers)
 
 
 class Row(NamedTuple):

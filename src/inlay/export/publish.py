@@ -1,0 +1,95 @@
+"""Writing images where they were asked for: registries, the local store, OCI layouts and archives.
+
+A registry's repository and a layout folder take blobs and manifests in the same way; what is not there yet
+goes, everything else stays. A manifest goes last, so that nobody sees an image whose blobs are missing.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
+
+from inlay.errors import BlobNotFound, ContentError, ExportError, RegistryError
+from inlay.oci.descriptor import Descriptor
+from inlay.tasks import Limiter, gather, in_thread, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inlay.content import ContentStore
+    from inlay.export.image import Image
+    from inlay.oci.image import Index
+    from inlay.refs import Layer
+
+
+class Destination(Protocol):
+    """A `Repository` or a `LayoutFolder`."""
+
+    def push_blob(
+        self, descriptor: Descriptor, open_source: Callable[[], BinaryIO], *, mount_from: str = ""
+    ) -> str: ...
+
+    def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor: ...
+
+
+class Blob(NamedTuple):
+    """A blob of an image and how to read it; `location` is the place that has it, if not the store."""
+
+    descriptor: Descriptor
+    open: Callable[[], BinaryIO]
+    location: str = ""
+
+
+def layer_blob(layer: Layer, content: ContentStore) -> Blob:
+    """The layer's blob, from the store or streamed from the place that has it."""
+    descriptor, source = layer.blob, layer.source
+    if descriptor is None:
+        raise BlobNotFound(f"layer {layer.key} is not packed")
+    if content.has_blob(descriptor) or source is None:
+        return Blob(descriptor, lambda: content.open_blob(descriptor))
+    return Blob(descriptor, lambda: source.blobs.open_blob(descriptor), source.location)
+
+
+def bytes_blob(descriptor: Descriptor, data: bytes) -> Blob:
+    return Blob(descriptor, lambda: cast("BinaryIO", io.BytesIO(data)))
+
+
+def image_blobs(image: Image, layers: Sequence[Layer], content: ContentStore) -> list[Blob]:
+    """All blobs of `image`, the config last."""
+    blobs = {layer.blob.digest: layer_blob(layer, content) for layer in layers if layer.blob is not None}
+    return [*blobs.values(), bytes_blob(image.manifest.config, image.config)]
+
+
+async def push_blobs(
+    destination: Destination, blobs: Sequence[Blob], limiter: Limiter, *, location: str = "", host: str = ""
+) -> None:
+    """Bring `blobs` to `destination`, several at a time. What came from there (`location`) is there."""
+
+    def push(blob: Blob) -> None:
+        mount_from = ""
+        if host and blob.location.startswith(f"registry:{host}/"):
+            mount_from = blob.location.removeprefix(f"registry:{host}/")
+        destination.push_blob(blob.descriptor, blob.open, mount_from=mount_from)
+
+    wanted = [blob for blob in blobs if not location or blob.location != location]
+    await gather([spawn(in_thread(push, blob, limiter=limiter)) for blob in wanted])
+
+
+async def push_images(
+    destination: Destination,
+    images: Sequence[Image],
+    index: Index | None,
+    refs: Sequence[str],
+) -> Descriptor:
+    """Push the manifests under each of `refs` (tags, or full names in a layout); return the top descriptor."""
+    for image in images if index is not None else ():
+        await in_thread(destination.push_manifest, image.manifest.raw, image.manifest.media_type)
+    top = index if index is not None else images[0].manifest
+    for ref in refs or ("",):
+        await in_thread(destination.push_manifest, top.raw, top.media_type, ref)
+    return top.descriptor
+
+
+def explained(error: ContentError | RegistryError | OSError, what: str) -> ExportError:
+    """An error of a transfer as one of the export."""
+    return ExportError(f"cannot {what}: {error}")
