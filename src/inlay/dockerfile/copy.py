@@ -13,7 +13,7 @@ from inlay.dockerfile.literals import check_digest, check_mode, parse_int
 from inlay.dockerfile.options import MERGE
 from inlay.dockerfile.paths import is_absolute, normalise_path, restore_end, to_slash, without_drive
 from inlay.dockerfile.sources import git_source, http_file_name, http_source
-from inlay.errors import DockerfileError
+from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
 from inlay.llb.graph import Notes, ProgressGroup
 from inlay.llb.keys import has_wildcard
@@ -214,7 +214,11 @@ class _Copying:
         path = clean(source)
         if path in (".", "/") and not _ignores_everything(matcher):
             return
-        if matcher.matches_or_parent(path):
+        try:
+            is_ignored = matcher.matches_or_parent(path)
+        except UsageError:
+            return  # A pattern that BuildKit finds malformed only now, and passes over.
+        if is_ignored:
             command = "Add" if self._request.is_add else "Copy"
             message = f"Attempting to {command} file {quote(path)} that is excluded by .dockerignore"
             self._scope.linter.warn("CopyIgnoredFile", message, self._scope.location)

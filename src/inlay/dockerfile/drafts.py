@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.errors import DockerfileError
-from inlay.llb.graph import NO_NOTES, Definition, Edge, Notes, Vertex
+from inlay.llb.graph import NO_NOTES, Definition, Edge, Notes, Vertex, define
 from inlay.llb.ops import (
     CACHE,
     EMPTY,
@@ -188,6 +188,19 @@ class MergeDraft(Draft):
         return MergeOp((InputRef(0), InputRef(1))), [_vertex(self.base), _vertex(self.layer)]
 
 
+class SettledDraft(Draft):
+    """A vertex that was made elsewhere, with all that it needs."""
+
+    __slots__ = ()
+
+    def __init__(self, vertex: Vertex) -> None:
+        super().__init__(vertex.notes)
+        self.vertex = vertex
+
+    def sources(self) -> Sequence[Draft]:
+        return ()
+
+
 def settle(target: Draft | None, platform: Platform) -> Definition:
     """Make the vertices that `target` needs. `platform` is that of ops that have none of their own.
 
@@ -195,18 +208,18 @@ def settle(target: Draft | None, platform: Platform) -> Definition:
     """
     if target is None:
         return Definition((), None)
-    order: dict[Digest, Vertex] = {}
+    known: dict[Digest, Vertex] = {}
     pending: list[tuple[Draft, bool]] = [(target, False)]
     while pending:
         draft, sources_done = pending.pop()
         if draft.vertex is not None:
             continue
         if sources_done:
-            draft.vertex = _intern(order, _make(draft, platform))
+            draft.vertex = _intern(known, _make(draft, platform))
         else:
             pending.append((draft, True))
             pending += [(source, False) for source in reversed(draft.sources())]
-    return Definition(tuple(order.values()), Edge(_vertex(target)))
+    return define(Edge(_vertex(target)))
 
 
 def _make(draft: Draft, platform: Platform) -> Vertex:

@@ -131,15 +131,23 @@ class LintOptions(NamedTuple):
         )
 
 
+NO_OPTIONS = LintOptions()
+
+
 class Linter:
     """Collects warnings. A linter made by `for_comments` adds to the same list under further options."""
 
     __slots__ = ("enabled", "options", "warnings")
 
-    def __init__(self, options: LintOptions, *, enabled: bool = True) -> None:
+    def __init__(self, options: LintOptions = NO_OPTIONS, *, enabled: bool = True) -> None:
         self.options = options
         self.warnings: list[Warning] = []
         self.enabled = enabled
+
+    @classmethod
+    def silent(cls) -> Linter:
+        """A linter that finds nothing."""
+        return cls(enabled=False)
 
     def warn(self, rule: str, message: str, location: Location | None) -> None:
         if not self.enabled:
