@@ -1,4 +1,4 @@
-"""solver: situations (several after BuildKit's solver/scheduler_test.go, by the same names) and properties."""
+"""solver: situations (several after BuildKit's solver/scheduler_test.go, by its names) and properties."""
 
 from __future__ import annotations
 

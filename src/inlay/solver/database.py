@@ -34,8 +34,9 @@ CREATE TABLE IF NOT EXISTS link(
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS link_target ON link(target);
 CREATE TABLE IF NOT EXISTS record(
-    key TEXT NOT NULL, result TEXT NOT NULL, created TEXT NOT NULL, PRIMARY KEY (key, result)
-) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, result TEXT NOT NULL, created TEXT NOT NULL,
+    UNIQUE (key, result)
+);
 CREATE INDEX IF NOT EXISTS record_result ON record(result);
 PRAGMA user_version = 1;
 COMMIT;
@@ -43,10 +44,10 @@ COMMIT;
 
 _TARGETS = "SELECT target FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ?"
 _LINKS_TO = "SELECT source, input, digest, selector FROM link WHERE target = ?"
-_RECORDS = "SELECT result, key, created FROM record WHERE key = ?"
+_RECORDS = "SELECT result, key, created FROM record WHERE key = ? ORDER BY number DESC"
 _ADD_LINK = "INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?, ?)"
 _DROP_LINK = "DELETE FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? AND target = ?"
-_ADD_RECORD = "INSERT OR REPLACE INTO record VALUES (?, ?, ?)"
+_ADD_RECORD = "INSERT OR REPLACE INTO record(key, result, created) VALUES (?, ?, ?)"
 _DROP_RECORD = "DELETE FROM record WHERE key = ? AND result = ?"
 _DROP_RESULT = "DELETE FROM record WHERE result = ?"
 _DROP_DEAD_ENDS = """
@@ -70,6 +71,7 @@ class Database:
         return [Link(*row) for row in self._read(_LINKS_TO, (key,))]
 
     def records(self, key: KeyId) -> list[CacheRecord]:
+        """The records of `key`, the last added first."""
         return [CacheRecord(*row) for row in self._read(_RECORDS, (key,))]
 
     def results(self) -> set[str]:
@@ -77,7 +79,7 @@ class Database:
         return {row[0] for row in self._read("SELECT DISTINCT result FROM record", ())}
 
     def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None:
-        """Add `links`, each with its target, and `records`, which replace those of the same key and result."""
+        """Add `links`, each with its target, and `records`, which replace ones of equal key and result."""
         self._write(
             (_ADD_LINK, [(*link, target) for link, target in links]),
             (_ADD_RECORD, [(record.key, record.id, record.created) for record in records]),

@@ -25,7 +25,9 @@ class Relations(Protocol):
         """The keys that `link` leads to."""
 
     def links_to(self, key: KeyId) -> Sequence[Link]: ...
-    def records(self, key: KeyId) -> Sequence[CacheRecord]: ...
+    def records(self, key: KeyId) -> Sequence[CacheRecord]:
+        """The records of `key`, the last added first."""
+
     def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None: ...
     def drop_links(self, links: Iterable[tuple[Link, KeyId]]) -> None: ...
     def drop_record(self, record: CacheRecord) -> None: ...
@@ -48,14 +50,16 @@ class Memory:
         return list(self._sources.get(key, ()))
 
     def records(self, key: KeyId) -> list[CacheRecord]:
-        return list(self._records.get(key, {}).values())
+        return list(self._records.get(key, {}).values())[::-1]
 
     def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None:
         for link, target in links:
             self._links.setdefault(link, set()).add(target)
             self._sources.setdefault(target, {})[link] = None
         for record in records:
-            self._records.setdefault(record.key, {})[record.id] = record
+            known = self._records.setdefault(record.key, {})
+            known.pop(record.id, None)
+            known[record.id] = record
 
     def drop_links(self, links: Iterable[tuple[Link, KeyId]]) -> None:
         for link, target in links:
@@ -129,7 +133,7 @@ class CacheIndex:
             if is_random(link.source):
                 continue
             now = self.targets([link])
-            missing += [(link, key) for key in right - now]
+            missing += [(link, key) for key in right - now if key != link.source]
             wrong += [(link, key) for key in now - right]
         for relations in (self._memory, self._local):
             relations.add(missing)
@@ -205,12 +209,13 @@ class CacheIndex:
         ]
 
 
-def _newest_first(record: CacheRecord) -> tuple[int, bool, str]:
+def _newest_first(record: CacheRecord) -> tuple[int, bool]:
+    # Of equal age (a build may fix the time of all that it makes) the one that was added last stays first.
     try:
         age = -time_value(record.created)
     except CacheError:
         age = sys.maxsize
-    return age, record.remote is not None, record.id
+    return age, record.remote is not None
 
 
 def _identify(

@@ -1,0 +1,341 @@
+"""The cache config, `application/vnd.buildkit.cacheconfig.v0`: a record graph as JSON.
+
+    {"layers": [{"blob", "parent"}], "records": [{"layers": [{"layer", "createdAt"}], "chains":
+     [{"layers", "createdAt"}], "digest", "inputs": [[{"selector", "link"}]]}]}
+
+A layer names the one it stands on; a missing parent means the first layer, -1 none. Every order in it is
+fixed by sorting, so that equal caches are equal bytes (BuildKit: cache/remotecache/v1).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inlay.digest import Digest
+from inlay.errors import CacheError, ContentError
+from inlay.solver.keys import Chain, RecordNode, time_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from inlay.oci.descriptor import Descriptor
+    from inlay.solver.keys import RecordGraph
+
+NO_PARENT = -1
+
+
+class CacheLayer(NamedTuple):
+    """A blob on the layer numbered `parent`, or on `NO_PARENT`."""
+
+    blob: str
+    parent: int = NO_PARENT
+
+
+class ConfigRecord(NamedTuple):
+    """One record. `results` are (number of the highest layer, created), `chains` (numbers of all layers,
+    created) for results that no row of parents gives; `inputs` hold links (selector, record number)."""
+
+    digest: str
+    inputs: tuple[tuple[tuple[str, int], ...], ...] = ()
+    results: tuple[tuple[int, str], ...] = ()
+    chains: tuple[tuple[tuple[int, ...], str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self.results:
+            fields["layers"] = [{"layer": layer, "createdAt": created} for layer, created in self.results]
+        if self.chains:
+            fields["chains"] = [{"layers": layers, "createdAt": created} for layers, created in self.chains]
+        fields["digest"] = self.digest
+        if self.inputs:
+            fields["inputs"] = [[_link_json(*link) for link in links] for links in self.inputs]
+        return fields
+
+
+class CacheConfig(NamedTuple):
+    """All layers and records of a cache, which name one another by number."""
+
+    layers: tuple[CacheLayer, ...]
+    records: tuple[ConfigRecord, ...]
+
+    def to_json(self) -> bytes:
+        fields: dict[str, Any] = {}
+        if self.layers:
+            fields["layers"] = [_layer_json(layer) for layer in self.layers]
+        if self.records:
+            fields["records"] = [record.to_json() for record in self.records]
+        return encode(fields)
+
+
+def encode(value: object) -> bytes:
+    """Write JSON as Go does; digests and times hold nothing that Go would escape."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _layer_json(layer: CacheLayer) -> dict[str, Any]:
+    return {"blob": layer.blob, "parent": layer.parent} if layer.parent else {"blob": layer.blob}
+
+
+def _link_json(selector: str, record: int) -> dict[str, Any]:
+    return {"selector": selector, "link": record} if selector else {"link": record}
+
+
+# -- from a record graph ---------------------------------------------------------------------------------
+
+
+def config_of(graph: RecordGraph) -> CacheConfig:
+    """Number and sort the layers and records of `graph`, of each record its first result only."""
+    layers, numbers = _sorted_layers([node.results[0][0] for node in graph if node.results])
+    order = _sorted_nodes(graph)
+    place = {at: number for number, at in enumerate(order)}
+    records = []
+    for at in order:
+        node = graph[at]
+        inputs = (
+            sorted(((selector, place[link]) for selector, link in links), key=_by_link)
+            for links in node.inputs
+        )
+        results = tuple((numbers[id(chain)], created) for chain, created in node.results[:1])
+        records.append(ConfigRecord(node.digest, tuple(map(tuple, inputs)), results))
+    return CacheConfig(layers, tuple(records))
+
+
+def _by_link(link: tuple[str, int]) -> tuple[int, str]:
+    return link[1], link[0]
+
+
+def _sorted_layers(chains: Iterable[Chain]) -> tuple[tuple[CacheLayer, ...], dict[int, int]]:
+    """The layers of `chains`, one for each blob on each stack; and by the `id` of each chain its number."""
+    entries: dict[tuple[str, int], int] = {}  # (blob, entry of the parent) -> entry
+    depths: list[int] = []
+    entry_of: dict[int, int] = {}
+    for chain in chains:
+        parent = NO_PARENT
+        for part in _from_known(chain, entry_of):
+            if id(part) not in entry_of:
+                layer = (str(part.descriptor.digest), parent)
+                entry_of[id(part)] = entries.setdefault(layer, len(entries))
+                if len(depths) < len(entries):
+                    depths.append(part.depth)
+            parent = entry_of[id(part)]
+    layers = list(entries)
+    # Sorted by blob, and equal blobs by what they stand on, in an order in which parents come first.
+    rank = {NO_PARENT: NO_PARENT}
+    for entry in sorted(range(len(layers)), key=lambda entry: (depths[entry], layers[entry][0])):
+        rank[entry] = len(rank)
+    order = sorted(range(len(layers)), key=lambda entry: (layers[entry][0], rank[layers[entry][1]]))
+    number = {entry: n for n, entry in enumerate(order)} | {NO_PARENT: NO_PARENT}
+    sorted_layers = tuple(CacheLayer(layers[entry][0], number[layers[entry][1]]) for entry in order)
+    return sorted_layers, {chain: number[entry] for chain, entry in entry_of.items()}
+
+
+def _from_known(chain: Chain, known: Mapping[int, int]) -> list[Chain]:
+    """The parts of `chain`, lowest first, from the highest one that is `known` on."""
+    parts = [chain]
+    while id(parts[-1]) not in known and (parent := parts[-1].parent) is not None:
+        parts.append(parent)
+    return parts[::-1]
+
+
+def _sorted_nodes(graph: RecordGraph) -> list[int]:
+    """The order in which a config writes `graph`. Where BuildKit leaves a tie to chance, all that the records
+    come from decides."""
+    names: list[str] = []
+    keys = []
+    for at, node in enumerate(graph):
+        inputs = []
+        for links in node.inputs:
+            ways = sorted((selector, graph[link].digest, names[link]) for selector, link in links)
+            inputs.append((len(ways), [way[:2] for way in ways], [way[2] for way in ways]))
+        names.append(_structure(node.digest, inputs))
+        keys.append((node.digest, len(inputs), [way[:2] for way in inputs], names[-1], at))
+    return [key[-1] for key in sorted(keys)]
+
+
+def _structure(digest: str, inputs: list[tuple[int, list[tuple[str, str]], list[str]]]) -> str:
+    import hashlib
+
+    return hashlib.sha256(repr((digest, inputs)).encode()).hexdigest()
+
+
+# -- from JSON -------------------------------------------------------------------------------------------
+
+
+def parse_config(raw: bytes) -> CacheConfig:
+    """Read a cache config that anybody may have written. Raises `CacheError` where it is not one."""
+    value = _decode(raw)
+    if not isinstance(value, dict):
+        raise CacheError("the cache config is not a JSON object")
+    layers = tuple(_parse_layer(layer) for layer in _list(value.get("layers"), "layers"))
+    for layer in layers:
+        if not NO_PARENT <= layer.parent < len(layers):
+            raise CacheError(
+                f"a layer of the cache config stands on layer {layer.parent}, which does not exist"
+            )
+    return CacheConfig(layers, _parse_records(value.get("records"), len(layers)))
+
+
+def parse_records(raw: bytes, layers: Sequence[str]) -> CacheConfig:
+    """Read an inline cache: records alone, whose layers are the blobs `layers` of the image, lowest first."""
+    table = tuple(CacheLayer(blob, n - 1) for n, blob in enumerate(layers))
+    return CacheConfig(table, _parse_records(_decode(raw), len(table)))
+
+
+def _decode(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CacheError(f"the cache config is not JSON: {error}") from error
+
+
+def _parse_records(value: object, layers: int) -> tuple[ConfigRecord, ...]:
+    values = _list(value, "records")
+    return tuple(_parse_record(record, layers, len(values)) for record in values)
+
+
+def _parse_layer(value: object) -> CacheLayer:
+    fields = _object(value, "layer")
+    return CacheLayer(_digest(fields.get("blob")), _number(fields.get("parent") or 0, "parent"))
+
+
+def _parse_record(value: object, layers: int, records: int) -> ConfigRecord:
+    fields = _object(value, "record")
+    inputs = []
+    for links in _list(fields.get("inputs"), "inputs"):
+        if not links:
+            raise CacheError("a record of the cache has an input that nothing leads to")
+        inputs.append(tuple(_parse_link(link, records) for link in _list(links, "inputs")))
+    results = [_object(result, "result") for result in _list(fields.get("layers"), "layers")]
+    chains = [_object(chain, "chain") for chain in _list(fields.get("chains"), "chains")]
+    return ConfigRecord(
+        _digest(fields.get("digest")),
+        tuple(inputs),
+        tuple((_number(result.get("layer"), "layer", layers), _time(result)) for result in results),
+        tuple(
+            (tuple(_number(n, "layer", layers) for n in _list(chain.get("layers"), "layers")), _time(chain))
+            for chain in chains
+        ),
+    )
+
+
+def _parse_link(value: object, records: int) -> tuple[str, int]:
+    fields = _object(value, "link")
+    selector = fields.get("selector") or ""
+    return _digest(selector) if selector else "", _number(fields.get("link"), "link", records)
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CacheError(f"a {what} of the cache is not a JSON object but {value!r:.60}")
+    return value
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise CacheError(f"the {what} of a cache are not a list but {value!r:.60}")
+    return value or []
+
+
+def _digest(value: object) -> str:
+    try:
+        return str(Digest.parse(value if isinstance(value, str) else ""))
+    except ContentError as error:
+        raise CacheError(f"a cache names something by {value!r:.60}, which is not a digest") from error
+
+
+def _number(value: object, what: str, limit: int = sys.maxsize) -> int:
+    if type(value) is not int or not (0 if limit < sys.maxsize else NO_PARENT) <= value < limit:
+        raise CacheError(f"a {what} number of the cache, {value!r:.60}, is none of those that exist")
+    return value
+
+
+def _time(fields: dict[str, Any]) -> str:
+    created = fields.get("createdAt")
+    if not isinstance(created, str):
+        raise CacheError(f"a time in the cache is not text but {created!r:.60}")
+    time_value(created)
+    return created
+
+
+# -- to a record graph -----------------------------------------------------------------------------------
+
+
+def graph_of(config: CacheConfig, blobs: Mapping[str, Descriptor], provider: object) -> RecordGraph:
+    """Resolve the numbers in `config`.
+
+    A result with a layer that is not in `blobs` is left out; its record stays. `provider` is where the
+    blobs are. Raises `CacheError` where records or layers lead back to themselves.
+    """
+    order = _earlier_first(
+        [[link for links in record.inputs for _, link in links] for record in config.records]
+    )
+    place = {number: at for at, number in enumerate(order)}
+    chains = _Chains(config.layers, blobs, provider)
+    graph = []
+    for number in order:
+        record = config.records[number]
+        results = [(chains.standing[layer], created) for layer, created in record.results]
+        results += [(chains.listed(layers), created) for layers, created in record.chains]
+        graph.append(
+            RecordNode(
+                record.digest,
+                tuple(tuple((selector, place[link]) for selector, link in links) for links in record.inputs),
+                tuple((chain, created) for chain, created in results if chain is not None),
+            )
+        )
+    return graph
+
+
+def _earlier_first(needs: Sequence[Sequence[int]]) -> list[int]:
+    """Order numbers so that each comes after those it `needs`; raise `CacheError` where that cannot be."""
+    needed_by: list[list[int]] = [[] for _ in needs]
+    left = [len(numbers) for numbers in needs]
+    for number, numbers in enumerate(needs):
+        for below in numbers:
+            needed_by[below].append(number)
+    order = [number for number, count in enumerate(left) if not count]
+    for number in order:  # grows while it is walked
+        for above in needed_by[number]:
+            left[above] -= 1
+            if not left[above]:
+                order.append(above)
+    if len(order) < len(needs):
+        raise CacheError("records or layers of the cache lead back to themselves")
+    return order
+
+
+class _Chains:
+    """The chains of a config's layers; they share what they have in common."""
+
+    def __init__(
+        self, layers: Sequence[CacheLayer], blobs: Mapping[str, Descriptor], provider: object
+    ) -> None:
+        self._descriptors = [blobs.get(layer.blob) for layer in layers]
+        self._provider = provider
+        self._made: dict[tuple[int, str], Chain] = {}
+        self.standing: list[Chain | None] = [None] * len(layers)
+        """For each layer the chain up to it by its parents; None where a blob is not to be had."""
+        for number in _earlier_first([[] if layer.parent < 0 else [layer.parent] for layer in layers]):
+            parent = layers[number].parent
+            below = None if parent < 0 else self.standing[parent]
+            if parent < 0 or below is not None:
+                self.standing[number] = self._stacked(self._descriptors[number], below)
+
+    def listed(self, layers: Sequence[int]) -> Chain | None:
+        """The chain of `layers`, lowest first; None where a blob is not to be had."""
+        chain = None
+        for number in layers:
+            chain = self._stacked(self._descriptors[number], chain)
+            if chain is None:
+                return None
+        return chain
+
+    def _stacked(self, descriptor: Descriptor | None, below: Chain | None) -> Chain | None:
+        if descriptor is None:
+            return None
+        name = (id(below), descriptor.digest)
+        if name not in self._made:
+            self._made[name] = Chain(descriptor, below, self._provider)
+        return self._made[name]

@@ -1,0 +1,144 @@
+"""The inline cache: records in an image's own config, whose results are the image's own layers.
+
+`moby.buildkit.cache.v0` holds, in base64, the records of a cache config. Layer numbers in it are
+positions in the image's list of layers: `{"layer": k}` means layers 0 to k; `chains` lists the positions
+of a result that is no such row (BuildKit: cache/remotecache/inline/inline.go).
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import TYPE_CHECKING
+
+from inlay.cache.config import NO_PARENT, config_of, encode, graph_of, parse_records
+from inlay.errors import CacheError
+from inlay.oci.descriptor import CREATED_AT, UNCOMPRESSED
+from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED
+from inlay.solver.keys import time_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from inlay.cache.config import CacheConfig, ConfigRecord
+    from inlay.oci.descriptor import Descriptor
+    from inlay.oci.image import ImageConfig
+    from inlay.solver.keys import RecordGraph
+
+DESCRIPTION = "buildkit/description"
+"""Annotation of a layer: the command that made it."""
+
+NO_TIME = "0001-01-01T00:00:00Z"
+"""What BuildKit writes for the time of a result in `chains`."""
+
+
+def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
+    """What to write as `INLINE_CACHE` into the config of an image of the blobs `layers`, lowest first.
+
+    Results with other blobs than the image's are left out, their records are not. None when no result is
+    left: then the config has no such field.
+    """
+    positions = _positions(graph, layers)
+    config = config_of(
+        [
+            node._replace(
+                results=tuple(
+                    result
+                    for result in node.results
+                    if all(layer.digest in positions for layer in result[0].descriptors())
+                )
+            )
+            for node in graph
+        ]
+    )
+    if not config.layers:
+        return None
+    records = [_placed(record, config, positions).to_json() for record in config.records]
+    return binascii.b2a_base64(encode(records), newline=False).decode()
+
+
+def _positions(graph: RecordGraph, layers: Sequence[str]) -> dict[str, list[int]]:
+    """Where in the image the blobs of `graph` are; a blob of an uncompressed image has the digest that is the
+    layer's diff id."""
+    found: dict[str, list[int]] = {}
+    where: dict[str, list[int]] = {}
+    for position, blob in enumerate(layers):
+        where.setdefault(blob, []).append(position)
+    for node in graph:
+        for chain, _ in node.results:
+            for layer in chain.descriptors():
+                at = where.get(layer.digest, []) + where.get(layer.annotation(UNCOMPRESSED), [])
+                if at and layer.digest not in found:
+                    found[str(layer.digest)] = sorted(set(at))
+    return found
+
+
+def _placed(record: ConfigRecord, config: CacheConfig, positions: Mapping[str, list[int]]) -> ConfigRecord:
+    results, chains = [], []
+    for layer, created in record.results:
+        blobs = _blobs(layer, config)
+        if all(n in positions[blob] for n, blob in enumerate(blobs)):
+            results.append((len(blobs) - 1, created))
+        else:
+            chains.append((tuple(positions[blob][-1] for blob in blobs), NO_TIME))
+    return record._replace(results=tuple(results), chains=tuple(chains))
+
+
+def _blobs(layer: int, config: CacheConfig) -> list[str]:
+    blobs = []
+    while layer != NO_PARENT:
+        blobs.append(config.layers[layer].blob)
+        layer = config.layers[layer].parent
+    return blobs[::-1]
+
+
+def _field(config: ImageConfig) -> bytes | None:
+    field = config.fields.get(INLINE_CACHE) or config.fields.get(INLINE_CACHE_PROPOSED)
+    if field is None:
+        return None
+    try:
+        return binascii.a2b_base64(field.replace("\r", "").replace("\n", ""), strict_mode=True)
+    except (AttributeError, ValueError) as error:
+        raise CacheError(f"the inline cache of the image is not base64: {error}") from error
+
+
+def import_inline(
+    config: ImageConfig, layers: Sequence[Descriptor], provider: object, *, warn: Callable[[str], None]
+) -> RecordGraph | None:
+    """The record graph in `config` of an image with `layers`; None where it carries none.
+
+    `provider` is where the image's blobs are. Raises `CacheError` where the records are not well-formed.
+    """
+    raw = _field(config)
+    if raw is None or not layers:
+        return None
+    if len(config.diff_ids) != len(layers):
+        warn("an inline cache is not used: its image's config and manifest have not as many layers")
+        return None
+    parsed = parse_records(raw, [str(layer.digest) for layer in layers])
+    # Where a blob occurs more than once the last one's times stand for all, as in BuildKit.
+    blobs = {str(layer.digest): layer for layer in _annotated(config, layers)}
+    return graph_of(parsed, blobs, provider)
+
+
+def _annotated(config: ImageConfig, layers: Sequence[Descriptor]) -> list[Descriptor]:
+    """`layers` with what the image's history says of them; one that is too short says nothing of the rest."""
+    annotated = []
+    history = config.layer_history
+    for n, (layer, diff_id) in enumerate(zip(layers, config.diff_ids, strict=True)):
+        entry = history[n] if n < len(history) else {}
+        notes = {UNCOMPRESSED: str(diff_id)}
+        created, description = entry.get("created"), entry.get("created_by")
+        if isinstance(created, str) and _is_time(created):
+            notes[CREATED_AT] = created
+        if isinstance(description, str) and description:
+            notes[DESCRIPTION] = description
+        annotated.append(layer.annotated(notes))
+    return annotated
+
+
+def _is_time(text: str) -> bool:
+    try:
+        time_value(text)
+    except CacheError:
+        return False
+    return True
