@@ -138,6 +138,17 @@ class Tree:
     def root(self) -> Folder:
         return Folder(os.open(".", _FOLDER, dir_fd=self._fd), "")
 
+    def open_folder(self, path: str) -> int:
+        """Open the folder at `path`, which has no links in it; a descriptor."""
+        fd = os.open(".", _FOLDER, dir_fd=self._fd)
+        for name in reversed(components(path)):
+            try:
+                inner = os.open(name, _FOLDER, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
+
     def enter(self, folder: Folder, name: str, state: object = None) -> Folder:
         """Open the folder `name` in `folder`."""
         path = f"{folder.path}/{name}"
@@ -173,6 +184,25 @@ class Tree:
     def open(self, folder: Folder, name: str) -> int:
         """Open the file `name` in `folder` to read it; a descriptor."""
         return os.open(name, _FILE, dir_fd=folder.fd)
+
+    def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
+        """Raise `SourceError` for a file that is not as it was when this was last asked of it."""
+
+    def read_text(self, path: str, limit: int) -> str:
+        """The text of the file at `path`, over links; empty if there is none.
+
+        Raises `SourceError` if it has more than `limit` bytes, or is no file.
+        """
+        with self.resolve(path, follow_last=True) as place:
+            if place.stat is None or place.parent is None:
+                return ""
+            if not mode_bits.S_ISREG(place.stat.st_mode):
+                raise SourceError(f"{shown(path)} is not a regular file")
+            with open(self.open(place.parent, place.name), "rb") as file:
+                data = file.read(limit + 1)
+        if len(data) > limit:
+            raise SourceError(f'"{shown(path)}" exceeds {limit} bytes')
+        return os.fsdecode(data)
 
     def target(self, folder: Folder, name: str) -> str:
         """The text of the link `name`."""

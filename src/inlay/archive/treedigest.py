@@ -153,6 +153,7 @@ class _Digester:
 
     def leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
         """The digest of what is no folder, now or later."""
+        self._tree.check_unchanged(folder, name, stat)
         memory = self._tree.memory
         known = memory.get(stat) if memory else None
         if known is not None:

@@ -32,7 +32,7 @@ class LocalContext(Tree):
     is everything. Links on the way are in too, and what they lead to.
     """
 
-    __slots__ = ("_exclude", "_include", "_occupied", "path")
+    __slots__ = ("_exclude", "_include", "_occupied", "_seen", "path")
 
     is_context = True
 
@@ -56,6 +56,8 @@ class LocalContext(Tree):
         if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
             includes = _uncovered([*include_patterns, *followed])
         self._include = PatternMatcher(includes) if includes else None
+        self._seen: dict[tuple[int, int], tuple[int, int, int]] = {}
+        """Size and times that a file had when it was first read: what is hashed must be what is copied."""
         self._occupied: dict[str, bool] = {}
         """Folders that are in only if something in them is: whether it is."""
 
@@ -65,6 +67,11 @@ class LocalContext(Tree):
     def xattrs_of(self, at: int | str) -> dict[str, bytes]:
         found = super().xattrs_of(at)
         return {name: found[name] for name in found if not name.startswith("com.apple.")} if found else found
+
+    def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
+        now = stat.st_size, stat.st_ctime_ns, stat.st_mtime_ns
+        if self._seen.setdefault((stat.st_dev, stat.st_ino), now) != now:
+            raise SourceError(f"{shown(folder.path)}/{shown(name)} changed during the build; build again")
 
     def entry(self, folder: Folder, name: str) -> Entry | None:
         found = super().entry(folder, name)
@@ -98,7 +105,7 @@ class LocalContext(Tree):
                     yield item, state
 
     def _verdict(self, path: str, is_folder: bool, above: object) -> tuple[str, object]:
-        """Whether `path` is in, and the state of the folder that it is. `above` is that of the one above it."""
+        """Whether `path` is in, and its state if it is a folder; `above` is the state of the folder it is in."""
         included: Sequence[bool] = ()
         excluded: Sequence[bool] = ()
         if above is not None:

@@ -1,0 +1,87 @@
+"""What a file action is going to write, before anything is: one entry after another.
+
+A plan looks at the tree it is for while it goes on, so each entry must be carried out before the next is
+asked for; the content of an entry is there until then. Whoever carries a plan out may write to a folder
+(`writing`), or note the entries and write them to an archive.
+Paths are absolute in the tree, without links above their last part; `str`, as in `archive.tree`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as mode_bits
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from inlay.archive.tree import shown
+from inlay.errors import SolveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from inlay.archive.untar import TarReader
+
+FOLDER, FILE, SYMLINK, HARD_LINK, NODE, REMOVAL = "folder", "file", "symlink", "hard link", "node", "removal"
+
+Owner = tuple[int, int]
+"""uid and gid."""
+
+
+class OpenFile(NamedTuple):
+    """A file to be copied, open to be read from its start. `has_holes`: it takes less room than its size."""
+
+    fd: int
+    size: int
+    has_holes: bool = False
+
+
+class PlannedEntry(NamedTuple):
+    """One thing to write. None for `mode`, `owner` or `times` is: leave it as it is, or comes by itself."""
+
+    kind: str
+    path: str
+    mode: int | None = None
+    """Permission bits, setuid, setgid and sticky; of a node with its type."""
+    owner: Owner | None = None
+    times: tuple[int, int] | None = None
+    """atime and mtime, in nanoseconds. Those of a folder hold once all that is in it is written."""
+    xattrs: Mapping[str, bytes] = {}
+    content: OpenFile | bytes | TarReader | None = None
+    """Of a file. A reader stands at the member whose data it is."""
+    link: str = ""
+    """The text of a symlink, or the path of the file that a hard link is the same as."""
+    device: int = 0
+    replaces: bool = False
+    """Something is at `path` that has to go first, with all that is in it."""
+    exists: bool = False
+    """The folder is there already."""
+
+
+class Destination(Protocol):
+    """The tree that a plan is for, as it is after the entries so far."""
+
+    def resolve(self, path: str) -> str:
+        """Where `path` leads, over links; what is missing is taken as it stands. Empty for the root."""
+
+    def lstat(self, path: str) -> os.stat_result | None:
+        """What is at a resolved path, or None."""
+
+
+def plan_folders(
+    destination: Destination, path: str, *, mode: int, owner: Owner | None, timestamp: int | None
+) -> Iterator[PlannedEntry]:
+    """Make the folder `path`, which is resolved, and those above it, where they are missing.
+
+    BuildKit: vendor/github.com/tonistiigi/fsutil/copy/mkdir.go.
+    """
+    missing = []
+    while path:
+        there = destination.lstat(path)
+        if there is not None:
+            if not mode_bits.S_ISDIR(there.st_mode):
+                raise SolveError(f"mkdir {shown(path)}: not a directory")
+            break
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    times = None if timestamp is None else (timestamp, timestamp)
+    for folder in reversed(missing):
+        yield PlannedEntry(FOLDER, folder, mode=mode & 0o777, owner=owner, times=times)

@@ -1,0 +1,61 @@
+"""Who the result of a file action belongs to (BuildKit: solver/llbsolver/ops/user_linux.go)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.archive.tree import Tree
+    from inlay.llb.ops import Owner, User
+
+LIMIT = 10 << 20
+"""A passwd or group file is refused if it has more bytes."""
+
+
+def find_owner(owner: Owner | None, tree_of: Callable[[int], Tree]) -> tuple[int, int] | None:
+    """uid and gid of `owner`; None for no owner.
+
+    Names are looked up in the trees that `tree_of` gives for their inputs; an unknown one counts as root.
+    A user brings its group along, unless another is given.
+    """
+    if owner is None:
+        return None
+    uid = gid = 0
+    if owner.user is not None:
+        uid, gid = _user(owner.user, tree_of)
+    if owner.group is not None:
+        gid = _group(owner.group, tree_of)
+    return uid, gid
+
+
+def _user(user: User, tree_of: Callable[[int], Tree]) -> tuple[int, int]:
+    if user.name is None:
+        return user.id, user.id
+    for line in _lines(tree_of(user.input), "/etc/passwd"):
+        fields = line.split(":")
+        if fields[0] == user.name:
+            return _number(fields, 2), _number(fields, 3)
+    return 0, 0
+
+
+def _group(group: User, tree_of: Callable[[int], Tree]) -> int:
+    if group.name is None:
+        return group.id
+    for line in _lines(tree_of(group.input), "/etc/group"):
+        fields = line.split(":")
+        if fields[0] == group.name and not line.startswith("#"):
+            return _number(fields, 2)
+    return 0
+
+
+def _lines(tree: Tree, path: str) -> list[str]:
+    return [line.strip() for line in tree.read_text(path, LIMIT).split("\n") if line.strip()]
+
+
+def _number(fields: list[str], index: int) -> int:
+    """A field's number; 0 where it is none, for files in the wild have such lines."""
+    text = fields[index] if index < len(fields) else ""
+    return int(text) if re.fullmatch("[-+]?[0-9]+", text, re.ASCII) else 0

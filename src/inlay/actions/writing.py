@@ -1,0 +1,259 @@
+"""Carrying out planned entries on a folder.
+
+Each step goes from a folder's descriptor to a name in it and follows no link: what an image's tree holds
+leads nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from inlay.actions.entries import FILE, FOLDER, HARD_LINK, NODE, REMOVAL, SYMLINK, OpenFile, PlannedEntry
+from inlay.archive.rooted import remove_tree
+from inlay.archive.tree import Tree, reason, shown
+from inlay.errors import SolveError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 18
+_BETTER_BY_HAND = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EIO)
+_NO_SUCH_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
+
+
+class WritableTree:
+    """The tree below a folder, as the destination of plans; also carries them out.
+
+    For one thread at a time.
+    """
+
+    __slots__ = ("_buffer", "_folders", "_ids", "_later", "_tree")
+
+    def __init__(self, fd: int) -> None:
+        """`fd` is open on the folder, and is taken over."""
+        self._tree = Tree(fd)
+        self._ids = os.geteuid(), os.getegid()
+        self._buffer = bytearray(_CHUNK)
+        self._folders: list[tuple[str, int]] = []
+        """The open folders on the way to the last one that was written to."""
+        self._later: list[PlannedEntry] = []
+        """Folders whose times and modes come last."""
+
+    @classmethod
+    def at(cls, path: str) -> WritableTree:
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def __enter__(self) -> WritableTree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._folders:
+            os.close(self._folders.pop()[1])
+        self._tree.close()
+
+    # -- as a destination ---------------------------------------------------------------------------
+
+    def resolve(self, path: str) -> str:
+        with self._tree.resolve(path, follow_last=True) as place:
+            return place.path
+
+    def lstat(self, path: str) -> os.stat_result | None:
+        if not path:
+            return os.fstat(self._folder(""))
+        above, _, name = path.rpartition("/")
+        try:
+            return os.stat(name, dir_fd=self._folder(above), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    # -- carrying out -------------------------------------------------------------------------------
+
+    def carry_out(self, plan: Iterable[PlannedEntry]) -> None:
+        """Write the entries of `plan` one by one. Raises `SolveError`; part of it may be written then."""
+        for entry in plan:
+            try:
+                self._write(entry)
+            except OSError as error:
+                raise SolveError(f"cannot write {shown(entry.path)}: {reason(error)}") from error
+        self._finish_folders()
+
+    def _write(self, entry: PlannedEntry) -> None:
+        above, _, name = entry.path.rpartition("/")
+        if entry.kind == FOLDER:
+            if not entry.exists:
+                here = self._folder(above)
+                if entry.replaces:
+                    self._remove(name, here)
+                os.mkdir(name, 0o700, dir_fd=here)
+            self._later.append(entry)
+            return
+        here = self._folder(above)
+        if entry.replaces or entry.kind == REMOVAL:
+            self._remove(name, here)
+        if entry.kind == FILE:
+            self._write_file(entry, name, here)
+        elif entry.kind == SYMLINK:
+            os.symlink(entry.link, name, dir_fd=here)
+            self._finish(entry, name, here)
+        elif entry.kind == NODE:
+            assert entry.mode is not None
+            os.mknod(name, entry.mode, entry.device, dir_fd=here)
+            self._finish(entry, name, here)
+        elif entry.kind == HARD_LINK:
+            self._link(entry, name, here)
+
+    def _remove(self, name: str, here: int) -> None:
+        try:
+            os.unlink(name, dir_fd=here)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            remove_tree(name, here)
+
+    def _write_file(self, entry: PlannedEntry, name: str, here: int) -> None:
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
+        try:
+            content = entry.content
+            if isinstance(content, OpenFile):
+                self._copy(content, fd, entry.path)
+            elif isinstance(content, bytes):
+                _write_all(fd, content)
+            elif content is not None:
+                content.copy_to(fd)
+            if entry.owner is not None:
+                os.fchown(fd, *entry.owner)
+            if entry.mode is not None:
+                os.fchmod(fd, entry.mode & 0o7777)
+            if entry.times is not None:
+                os.utime(fd, ns=entry.times)
+            if entry.xattrs:
+                _set_xattrs(fd, entry.xattrs)
+        finally:
+            os.close(fd)
+
+    def _copy(self, source: OpenFile, fd: int, path: str) -> None:
+        """Copy a file's data: blocks are shared where the file system can, holes stay holes."""
+        if source.has_holes:
+            copied = self._copy_segments(source, fd)
+        else:
+            copied = self._copy_range(source.fd, fd, source.size)
+        if copied != source.size or os.readv(source.fd, (bytearray(1),)):
+            raise SourceError(f"a file changed while it was copied to {shown(path)}")
+
+    def _copy_segments(self, source: OpenFile, fd: int) -> int:
+        """Copy what of a file is no hole."""
+        at = 0
+        while at < source.size:
+            try:
+                at = os.lseek(source.fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    break
+                raise
+            end = os.lseek(source.fd, at, os.SEEK_HOLE)
+            os.lseek(source.fd, at, os.SEEK_SET)
+            os.lseek(fd, at, os.SEEK_SET)
+            if self._copy_range(source.fd, fd, end - at) != end - at:
+                return at
+            at = end
+        os.ftruncate(fd, source.size)
+        return os.lseek(source.fd, source.size, os.SEEK_SET)
+
+    def _copy_range(self, source: int, fd: int, size: int) -> int:
+        """Copy `size` bytes from where both stand; return how many there were."""
+        copied = _copy_in_kernel(source, fd, size) if size > _CHUNK else 0
+        view = memoryview(self._buffer)
+        while copied < size and (n := os.readv(source, (view[: size - copied],))):
+            _write_all(fd, view[:n])
+            copied += n
+        return copied
+
+    def _link(self, entry: PlannedEntry, name: str, here: int) -> None:
+        """Give another name to a file that was written before; all else of it is as it should be."""
+        above, _, first = entry.link.rpartition("/")
+        other = self._tree.open_folder(above)
+        try:
+            os.link(first, name, src_dir_fd=other, dst_dir_fd=here, follow_symlinks=False)
+        finally:
+            os.close(other)
+
+    def _finish(self, entry: PlannedEntry, name: str, here: int) -> None:
+        """Give what was made by name its owner, mode, times and extended attributes."""
+        if entry.owner is not None:
+            os.chown(name, *entry.owner, dir_fd=here, follow_symlinks=False)
+        if entry.mode is not None and entry.kind != SYMLINK:
+            os.chmod(name, entry.mode & 0o7777, dir_fd=here)
+        if entry.times is not None:
+            os.utime(name, ns=entry.times, dir_fd=here, follow_symlinks=False)
+        if entry.xattrs:
+            _set_xattrs(f"/proc/self/fd/{here}/{name}", entry.xattrs)
+
+    def _finish_folders(self) -> None:
+        """Finish the folders, those within others first: writing to a folder changes its times."""
+        later, self._later = self._later, []
+        for entry in reversed(later):
+            fd = self._folder(entry.path)
+            if entry.owner is not None:
+                os.fchown(fd, *entry.owner)
+            if entry.mode is not None:
+                os.fchmod(fd, entry.mode)
+            if entry.xattrs:
+                _set_xattrs(fd, entry.xattrs)
+            if entry.times is not None:
+                os.utime(fd, ns=entry.times)
+
+    def _folder(self, path: str) -> int:
+        """Open the folder `path`; the descriptor stays open until another branch of the tree is wanted."""
+        folders = self._folders
+        while folders and not (path == folders[-1][0] or path.startswith(folders[-1][0] + "/")):
+            os.close(folders.pop()[1])
+        if not folders:
+            folders.append(("", self._tree.open_folder("")))
+        here, fd = folders[-1]
+        for name in path[len(here) + 1 :].split("/") if path != here else ():
+            here += "/" + name
+            fd = os.open(name, _FOLDER, dir_fd=fd)
+            folders.append((here, fd))
+        return fd
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _copy_in_kernel(source: int, fd: int, size: int) -> int:
+    """Copy as much as copy_file_range can."""
+    copied = 0
+    while copied < size:
+        try:
+            n = os.copy_file_range(source, fd, size - copied)
+        except OSError as error:
+            if error.errno not in _BETTER_BY_HAND:
+                raise
+            break
+        if not n:
+            break
+        copied += n
+    return copied
+
+
+def _set_xattrs(at: int | str, xattrs: Mapping[str, bytes]) -> None:
+    """Set what can be set: another file system may refuse some, and BuildKit goes on then too."""
+    for name, value in xattrs.items():
+        try:
+            os.setxattr(at, name, value, follow_symlinks=isinstance(at, int))
+        except OSError as error:
+            if error.errno not in _NO_SUCH_XATTR:
+                raise
