@@ -105,7 +105,7 @@ class CacheMounts:
         with open(f"{new}/id", "w", encoding="utf-8", errors="surrogateescape") as out:
             out.write(name)
         if tree is not None:
-            from inlay.actions.file import copy_tree
+            from inlay.actions.fileop import copy_tree
 
             copy_tree(tree, f"{new}/data")
         try:

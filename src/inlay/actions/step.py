@@ -91,7 +91,7 @@ class Step:
 
             return await run_exec(self._worker, self.vertex, op, inputs)
         if isinstance(op, FileOp):
-            from inlay.actions.file import run_file
+            from inlay.actions.fileop import run_file
 
             return [await run_file(self._worker, self.vertex, op, inputs)]
         if isinstance(op, MergeOp):

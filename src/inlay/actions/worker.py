@@ -84,7 +84,7 @@ class Worker:
         return await self._copies[name]
 
     async def _copy(self, context: LocalContext) -> Ref:
-        from inlay.actions.file import copy_tree
+        from inlay.actions.fileop import copy_tree
 
         active = await self.refs.prepare(Ref())
         try:

@@ -60,6 +60,10 @@ class ImageResolver:
                 self._known.setdefault((str(pinned), platform), image)
         return self._known[key]
 
+    def known(self, reference: Reference, platform: Platform) -> ResolvedImage | None:
+        """The image, if it was resolved already."""
+        return self._known.get((str(reference), platform))
+
     def _resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
         error: Exception | None = None
         for place in self._places(reference):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from inlay.content import BlobSource
     from inlay.layout import Layout
+    from inlay.oci.descriptor import Descriptor
+    from inlay.oci.image import Index, Manifest
     from inlay.reference import Reference
     from inlay.refs import ImagePlace
     from inlay.registry.repository import Repository
@@ -101,3 +103,21 @@ class Places:
         except (ContentError, UsageError, OSError):
             return None
         return None
+
+
+class _Named(NamedTuple):
+    """A layout seen as the repository of one image: its tags are the full names of the layout."""
+
+    layout: ImagePlace
+    name: str
+
+    def fetch_manifest(self, name: str) -> Manifest | Index:
+        return self.layout.fetch_manifest(name if ":" in name else self.name)
+
+    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        return self.layout.read_blob(descriptor, limit)
+
+
+def named(place: Place, name: str) -> Place:
+    """`place`, in which only the image of the full name `name` is looked for."""
+    return place._replace(images=_Named(place.images, name))

@@ -1,0 +1,339 @@
+"""From a build request to LLB: reads the Dockerfile and ignore files, answers the conversion's questions,
+and opens the sources that it names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inlay.digest import Digest
+from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
+from inlay.platform import Platform, host
+from inlay.progress.events import Warned
+from inlay.progress.report import shown
+from inlay.reference import parse as parse_reference
+from inlay.sources.image import ImageResolver, ResolvedImage, image_digests, image_ref, read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inlay.actions.step import SourceAction
+    from inlay.actions.worker import Result
+    from inlay.archive.digestmemory import DigestMemory
+    from inlay.dockerfile.conversion import Result as Converted
+    from inlay.dockerfile.resolver import ImageRequest
+    from inlay.llb.graph import Vertex
+    from inlay.llb.ops import SourceOp
+    from inlay.progress.events import Event
+    from inlay.reference import Reference
+    from inlay.refs import RefStore, Source
+    from inlay.request import BuildRequest
+    from inlay.sources.places import Places
+    from inlay.store import Store
+
+DOCKERFILE_LIMIT = 64 << 20
+_URL_SCHEMES = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
+
+
+class Frontend:
+    """The Dockerfile side of one build."""
+
+    def __init__(
+        self, request: BuildRequest, store: Store, places: Places, emit: Callable[[Event], None]
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._places = places
+        self._emit = emit
+        self._layouts: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        self._memory: DigestMemory | None = None
+        self._images = ImageResolver(self._places_of)
+        self.epoch_s = _epoch(request)
+        self.warnings: list[str] = []
+
+    # -- the Dockerfile ------------------------------------------------------------------------------
+
+    def convert(self) -> Sequence[Converted]:
+        """Read and convert the Dockerfile; blocks while base images are looked up."""
+        from inlay.dockerfile.convert import convert, excerpt
+
+        options = self._options()
+        folder, name = self._dockerfile_place()
+        with shown(self._emit, f"[internal] load build definition from {os.path.basename(name)}"):
+            text = _read(name if name == "-" else os.path.join(folder, name), name)
+        ignore_name, ignore = self._ignore_file(folder, name)
+        filename = name if name != "-" else "Dockerfile"
+        options = options._replace(filename=filename, dockerignore=ignore, dockerignore_name=ignore_name)
+        self.dockerfile = text
+        try:
+            converted = convert(text, options, _Resolver(self))
+        except DockerfileError as error:
+            error.excerpt = error.excerpt or excerpt(text, error.location)
+            raise
+        for warning in converted.warnings:
+            line = f"{warning.rule}: {warning.message} (line {warning.location.first_line})"
+            self.warnings.append(line)
+            self._emit(Warned("", line))
+        return converted.results
+
+    def _options(self) -> object:
+        from inlay.dockerfile.options import ConvertOptions
+
+        request = self._request
+        options: dict[str, str] = {f"build-arg:{name}": value for name, value in request.build_args}
+        options |= {f"label:{name}": value for name, value in request.labels}
+        options |= {"target": request.target, "platform": ",".join(request.platforms)}
+        if request.no_cache:
+            options["no-cache"] = ""
+        elif request.no_cache_filter:
+            options["no-cache"] = ",".join(request.no_cache_filter)
+        if request.pull:
+            options["image-resolve-mode"] = "pull"
+        if request.network != "default":
+            options["force-network-mode"] = request.network
+        if request.add_hosts:
+            options["add-hosts"] = ",".join(_host_option(text) for text in request.add_hosts)
+        if request.shm_size:
+            options["shm-size"] = str(_size(request.shm_size))
+        if request.ulimits:
+            options["ulimit"] = ",".join(request.ulimits)
+        if request.cgroup_parent:
+            options["cgroup-parent"] = request.cgroup_parent
+        for name, value in request.build_contexts:
+            options[f"context:{name}"] = self._named_context(name, value)
+        self._main_context()
+        return ConvertOptions.parse({name: value for name, value in options.items() if value or name == "no-cache"}, host())
+
+    def _main_context(self) -> None:
+        context = self._request.context
+        if context == "-" or context.startswith(_URL_SCHEMES):
+            raise UsageError(f"context {context}: only folders can be built from so far")
+        if not os.path.isdir(context):
+            reason = "is not a folder" if os.path.exists(context) else "does not exist"
+            raise UsageError(f"the build context {context} {reason}")
+        self._folders["context"] = context
+
+    def _named_context(self, name: str, value: str) -> str:
+        """The frontend's notation for `--build-context NAME=VALUE`."""
+        if value.startswith("oci-layout://"):
+            return self._named_layout(name, value.removeprefix("oci-layout://"))
+        if "://" in value or value.startswith(("git@", "target:")):
+            return value
+        if not os.path.isdir(value):
+            raise UsageError(f"--build-context {name}={value}: there is no such folder")
+        self._folders[name] = value
+        return f"local:{name}"
+
+    def _named_layout(self, name: str, text: str) -> str:
+        """Pin an image of a layout: `PATH`, `PATH:TAG` or `PATH@DIGEST`."""
+        path, at, digest = text.partition("@")
+        tag = ""
+        if not at and not os.path.exists(path):
+            path, _, tag = path.rpartition(":")
+        if not os.path.exists(path):
+            raise UsageError(f"--build-context {name}=oci-layout://{text}: there is no such layout")
+        place = self._places.layout(path)
+        pinned = digest or place.images.fetch_manifest(tag).digest
+        store = "layout" + Digest.of(os.path.abspath(path)).hex[:16]
+        self._layouts[store] = path
+        return f"oci-layout://{store}@{pinned}"
+
+    def _dockerfile_place(self) -> tuple[str, str]:
+        """The folder that the Dockerfile is in, and its name; `-` for standard input."""
+        given = self._request.dockerfile
+        if given == "-":
+            return "", "-"
+        if given:
+            # As docker does: a path of its own, or inside the context.
+            inside = os.path.join(self._request.context, given)
+            path = given if os.path.exists(given) or not os.path.exists(inside) else inside
+            return os.path.split(path)
+        return self._request.context, "Dockerfile"
+
+    def _ignore_file(self, folder: str, name: str) -> tuple[str, bytes | None]:
+        own = os.path.join(folder, f"{name}.dockerignore")
+        with shown(self._emit, "[internal] load .dockerignore"):
+            if name != "-" and os.path.exists(own):
+                return f"{name}.dockerignore", _read(own, own)
+            path = os.path.join(self._request.context, ".dockerignore")
+            return ".dockerignore", _read(path, ".dockerignore") if os.path.exists(path) else None
+
+    # -- what the conversion asks --------------------------------------------------------------------
+
+    def resolve(self, request: ImageRequest) -> ResolvedImage:
+        platform = request.platform or host()
+        if request.store:
+            return self._layout_image(request.store, parse_reference(request.reference), platform)
+        with shown(self._emit, request.log_name or f"[internal] load metadata for {request.reference}"):
+            return self._images.resolve(parse_reference(request.reference), platform)
+
+    def _layout_image(self, store: str, reference: Reference, platform: Platform) -> ResolvedImage:
+        path = self._layouts.get(store)
+        if path is None:
+            raise SourceError(f"{reference}: no OCI layout {store} was given")
+        return read_image(self._places.layout(path), str(reference.digest), platform, what=str(reference))
+
+    def _places_of(self, reference: Reference) -> list[Source]:
+        """Where to look for an image: what was built here first, unless `--pull` says otherwise."""
+        registry: list[Source] = [self._places.registry(reference)]
+        if self._request.pull or not os.path.exists(f"{self._store.root}/index.json"):
+            return registry
+        from inlay.sources.places import named
+
+        local = named(self._places.layout(self._store.root), str(reference._replace(digest="")))
+        return [local, *registry] if local is not None else registry
+
+    # -- sources -------------------------------------------------------------------------------------
+
+    def source_of(self, refs: RefStore) -> Callable[[Vertex], SourceAction]:
+        """How each source vertex is pinned and fetched."""
+
+        def source(vertex: Vertex) -> SourceAction:
+            op = vertex.op
+            if op.scheme in ("docker-image", "oci-layout"):  # type: ignore[union-attr]
+                return _ImageSource(self, refs, op, vertex.platform or host())  # type: ignore[arg-type]
+            if op.scheme == "local":  # type: ignore[union-attr]
+                return self._local(op)  # type: ignore[arg-type]
+            raise SolveError(
+                f"{op.identifier}: sources of this kind cannot be fetched yet",  # type: ignore[union-attr]
+                step=vertex.name,
+                location=vertex.location,
+            )
+
+        return source
+
+    def _local(self, op: SourceOp) -> SourceAction:
+        from inlay.sources.contexts import LocalSource
+
+        return LocalSource(op, self._folders, self.memory)
+
+    @property
+    def memory(self) -> DigestMemory:
+        """Digests of the context's files, remembered between builds."""
+        if self._memory is None:
+            from inlay.archive.digestmemory import DigestMemory
+
+            folder = f"{self._store.root}/memory"
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            name = Digest.of(os.fsencode(os.path.abspath(self._request.context))).hex[:32]
+            self._memory = DigestMemory(f"{folder}/{name}")
+        return self._memory
+
+    def save(self) -> None:
+        """Keep what was learned for later builds."""
+        if self._memory is not None:
+            try:
+                self._memory.save()
+            except OSError as error:
+                self._emit(Warned("", f"digests of the context are not remembered: {error.strerror}"))
+
+
+class _Resolver:
+    """Answers the conversion's questions (see `dockerfile.resolver.Resolver`)."""
+
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
+
+    def prefetch(self, requests: Sequence[ImageRequest]) -> None:
+        """Look images up at the same time; errors come out again when they are asked for."""
+        if len(requests) < 2:
+            return
+        import threading
+
+        threads = [threading.Thread(target=self._try, args=(request,), daemon=True) for request in requests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _try(self, request: ImageRequest) -> None:
+        from inlay.errors import InlayError
+
+        try:
+            self._frontend.resolve(request)
+        except InlayError:
+            return
+
+    def resolve(self, request: ImageRequest) -> object:
+        from inlay.dockerfile.resolver import ResolvedImage as Answer
+
+        image = self._frontend.resolve(request)
+        return Answer(image.digest, image.config.raw)
+
+    def dockerignore(self, name: str) -> bytes | None:
+        folder = self._frontend._folders.get(name)
+        path = os.path.join(folder, ".dockerignore") if folder else ""
+        return _read(path, path) if path and os.path.exists(path) else None
+
+    def is_archive(self, source: SourceOp) -> bool:
+        return True
+
+    def time_of(self, source: SourceOp) -> int | None:
+        return None
+
+
+class _ImageSource:
+    """A `docker-image://` or `oci-layout://` op."""
+
+    def __init__(self, frontend: Frontend, refs: RefStore, op: SourceOp, platform: Platform) -> None:
+        self._frontend = frontend
+        self._refs = refs
+        self._op = op
+        self._platform = platform
+
+    async def _image(self) -> ResolvedImage:
+        from inlay.dockerfile.resolver import ImageRequest
+        from inlay.tasks import in_thread
+
+        name = self._op.identifier.partition("://")[2]
+        request = ImageRequest(name, self._platform, store=self._op.attr("oci.store"))
+        known = self._frontend._images.known(parse_reference(name), self._platform)
+        return known if known is not None else await in_thread(self._frontend.resolve, request)
+
+    async def digests(self) -> tuple[str, ...]:
+        return image_digests(await self._image(), self._platform)
+
+    async def fetch(self) -> Result:
+        return image_ref(self._refs, await self._image())
+
+
+def _epoch(request: BuildRequest) -> int | None:
+    text = dict(request.build_args).get("SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _read(path: str, name: str) -> bytes:
+    """A Dockerfile or ignore file. Raises `UsageError`, or `DockerfileError` for one that is not there."""
+    try:
+        if path == "-":
+            import sys
+
+            return sys.stdin.buffer.read(DOCKERFILE_LIMIT)
+        with open(path, "rb") as file:
+            data = file.read(DOCKERFILE_LIMIT + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}; name the Dockerfile with -f") from error
+    if len(data) > DOCKERFILE_LIMIT:
+        raise UsageError(f"{name} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
+    return data
+
+
+def _host_option(text: str) -> str:
+    """docker's `HOST:IP` or `HOST=IP` in the frontend's notation."""
+    name, equals, address = text.partition("=")
+    if not equals:
+        name, _, address = text.partition(":")
+    return f"{name}={address.strip('[]')}"
+
+
+def _size(text: str) -> int:
+    """docker's sizes: `64m`, `1g`, `1048576`. Raises `UsageError`."""
+    units = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+    lower = text.strip().lower().removesuffix("b") if text.strip().lower()[-2:-1].isalpha() else text.strip().lower()
+    number, unit = (lower[:-1], lower[-1:]) if lower[-1:] in units else (lower, "b")
+    if not number.isascii() or not number.isdigit():
+        raise UsageError(f"--shm-size {text}: not a size such as 64m")
+    return int(number) << units[unit]
+
+
