@@ -150,7 +150,10 @@ class _Parser:
             text = ""
         elif text.startswith("#"):
             comment = raw[1:].strip(SPACE)
-            self._comments = [*self._comments, comment] if comment else []
+            if comment:
+                self._comments.append(comment)
+            else:
+                self._comments = []
             text = ""
         self._line += 1
         first = self._line
