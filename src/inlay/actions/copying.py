@@ -21,9 +21,9 @@ from inlay.actions.entries import (
     plan_folders,
 )
 from inlay.archive.tree import Entry, shown, unreadable
-from inlay.archive.walking import has_exceptions, leads_on, may_match_below, split_wildcards
-from inlay.errors import SolveError, UsageError
-from inlay.patterns import PatternMatcher, clean, go_match
+from inlay.archive.walking import has_exceptions, may_match_below
+from inlay.errors import SolveError
+from inlay.patterns import PatternMatcher, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,40 +66,6 @@ def plan_copy(
         if place.stat is None:
             raise SolveError(f"lstat {shown(path)}: no such file or directory")
         yield from copier.copy_to(place, clean(path).rpartition("/")[2], to)
-
-
-def plan_glob(source: Tree, pattern: str, *, follow_links: bool) -> Iterator[str]:
-    """The paths in `source` that `pattern` names, in order; one below another is left out.
-
-    `pattern` itself where it has no wildcards, whether it exists or not.
-    """
-    start, rest = split_wildcards(pattern)
-    if not rest:
-        yield start
-        return
-    with source.resolve(start, follow_last=follow_links) as place:
-        if place.stat is None:
-            raise SolveError(f"lstat {shown(start)}: no such file or directory")
-        if place.is_folder:
-            with source.enter_place(place) as folder:
-                yield from _matches(source, folder, rest, "")
-
-
-def _matches(source: Tree, folder: Folder, pattern: str, above: str) -> Iterator[str]:
-    for name, stat, state in source.entries(folder):
-        path = f"{above}/{name}" if above else name
-        if _go_match(pattern, path):
-            yield f"{folder.path}/{name}"
-        elif mode_bits.S_ISDIR(stat.st_mode) and leads_on(pattern, path):
-            with source.enter(folder, name, state) as inner:
-                yield from _matches(source, inner, pattern, path)
-
-
-def _go_match(pattern: str, path: str) -> bool:
-    try:
-        return go_match(pattern, path)
-    except UsageError:  # a malformed pattern matches nothing
-        return False
 
 
 class _Above(NamedTuple):
@@ -257,7 +223,7 @@ class _Copier:
         if stat.st_nlink > 1:
             first = self._links.setdefault((stat.st_dev, stat.st_ino), entry.path)
             if first != entry.path:
-                yield entry._replace(kind=HARD_LINK, link=first)
+                yield PlannedEntry(HARD_LINK, entry.path, link=first, replaces=entry.replaces)
                 return
         self._source.check_unchanged(folder, name, stat)
         fd = self._source.open(folder, name)

@@ -8,7 +8,6 @@ Paths are absolute in the tree, without links above their last part; `str`, as i
 
 from __future__ import annotations
 
-import os
 import stat as mode_bits
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,6 +15,7 @@ from inlay.archive.tree import shown
 from inlay.errors import SolveError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
     from inlay.archive.untar import TarReader
@@ -48,7 +48,7 @@ class PlannedEntry(NamedTuple):
     content: OpenFile | bytes | TarReader | None = None
     """Of a file. A reader stands at the member whose data it is."""
     link: str = ""
-    """The text of a symlink, or the path of the file that a hard link is the same as."""
+    """The text of a symlink, or the path of the file that a hard link is one more name of."""
     device: int = 0
     replaces: bool = False
     """Something is at `path` that has to go first, with all that is in it."""
@@ -59,11 +59,17 @@ class PlannedEntry(NamedTuple):
 class Destination(Protocol):
     """The tree that a plan is for, as it is after the entries so far."""
 
-    def resolve(self, path: str) -> str:
-        """Where `path` leads, over links; what is missing is taken as it stands. Empty for the root."""
+    def resolve(self, path: str, *, below: str = "") -> str:
+        """Where `path` leads, over links; what is missing is taken as it stands. Empty for the root.
+
+        With `below` as in a chroot at that folder, which is resolved; the result still starts at the root.
+        """
 
     def lstat(self, path: str) -> os.stat_result | None:
         """What is at a resolved path, or None."""
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that `pattern` names, in order; itself where it has no wildcards."""
 
 
 def plan_folders(

@@ -3,32 +3,120 @@
 from __future__ import annotations
 
 import stat as mode_bits
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from inlay.actions.copying import CopyOptions, plan_copy, plan_glob
+from inlay.actions.chmod import parse_mode
+from inlay.actions.copying import CopyOptions, plan_copy
 from inlay.actions.entries import FILE, REMOVAL, SYMLINK, PlannedEntry, plan_folders
-from inlay.archive.tree import shown
+from inlay.actions.ownership import find_owner
+from inlay.actions.writing import WritableTree
+from inlay.archive.tree import Tree, shown
+from inlay.archive.walking import glob
 from inlay.errors import SolveError
-from inlay.llb.ops import Copy, MakeDirectory, MakeFile, Remove, Symlink
+from inlay.llb.ops import EMPTY, Copy, FileOp, MakeDirectory, MakeFile, Symlink
 from inlay.patterns import clean
+from inlay.refs import Ref
+from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from inlay.actions.entries import Destination, Owner
-    from inlay.archive.tree import Tree
-    from inlay.llb.ops import Action
+    from inlay.actions.worker import Result, Worker
+    from inlay.llb.graph import Vertex
+    from inlay.llb.ops import Action, FileAction, Remove
+
+
+async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[Result]) -> Ref:
+    """Do the actions of `op` one after the other, on one copy of their base; what they wrote is one layer.
+
+    BuildKit: solver/llbsolver/ops/file.go.
+    """
+    first, actions = _chain(op, len(inputs))
+    base = Ref() if first == EMPTY else await worker.as_layers(inputs[first])
+    trees = {
+        index: await worker.tree(inputs[index])
+        for action in actions
+        for index in _read_by(action, len(inputs))
+    }
+    active = await worker.refs.prepare(base)
+    try:
+        await in_thread(_perform, actions, trees, active.path, limiter=worker.disk)
+        directory = await in_thread(active.commit, limiter=worker.disk)
+    except BaseException:
+        await in_thread(active.discard)
+        raise
+    layer = worker.refs.add_directory(
+        directory, description=vertex.name, base=base, created_ns=worker.clock()
+    )
+    return Ref((*base.layers, layer))
+
+
+def _chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
+    """The input that the output's actions start from, and those actions in order.
+
+    `count` is the number of the op's inputs; what an action gives has the numbers after them.
+    """
+    at = next((index for index, action in enumerate(op.actions) if action.output == 0), None)
+    if at is None:
+        raise SolveError("no outputs specified")
+    actions: list[FileAction] = []
+    while True:
+        action = op.actions[at]
+        actions.append(action)
+        if action.input < count:
+            return action.input, actions[::-1]
+        at = action.input - count
+        if at >= len(op.actions) or len(actions) > len(op.actions):
+            raise SolveError(f"invalid input index {action.input}, {count + len(op.actions)} provided")
+
+
+def _read_by(action: FileAction, count: int) -> set[int]:
+    """The inputs that an action reads, besides the tree that it changes."""
+    read = set()
+    owner = getattr(action.action, "owner", None)
+    for who in owner or ():
+        if who is not None and who.name is not None:
+            read.add(who.input)
+    if isinstance(action.action, Copy):
+        read.add(action.secondary_input)
+    read.discard(EMPTY)
+    if any(index >= count for index in read):
+        raise SolveError("a file action that reads what another one of its op wrote is not supported")
+    return read
+
+
+def _perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
+    """Do `actions` on the folder `path`. A tree of None is empty."""
+    with ExitStack() as stack:
+        empty = stack.enter_context(Tree.empty())
+        target = stack.enter_context(WritableTree.at(path))
+
+        def tree_of(index: int) -> Tree:
+            return trees.get(index) or empty
+
+        owners = [find_owner(getattr(action.action, "owner", None), tree_of) for action in actions]
+        for action, owner in zip(actions, owners, strict=True):
+            source = tree_of(action.secondary_input)
+            target.carry_out(plan_action(action.action, target, source=source, owner=owner))
+
+
+def copy_tree(source: Tree, path: str) -> None:
+    """Copy all of `source` into the folder `path`."""
+    with WritableTree.at(path) as target:
+        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True)))
 
 
 def plan_action(
-    action: Action, destination: Destination, *, source: Tree | None = None, owner: Owner | None = None
+    action: Action, destination: Destination, *, source: Tree, owner: Owner | None = None
 ) -> Iterator[PlannedEntry]:
-    """What `action` does to `destination`. `source` is what a copy takes from, None for scratch.
+    """What `action` does to `destination`. `source` is what a copy takes from, `owner` as `find_owner` says.
 
     Raises `SolveError` with BuildKit's sentences, of which paths are those inside the trees.
     """
     if isinstance(action, Copy):
-        return plan_copy_action(action, destination, source, owner)
+        return _copy(action, destination, source, owner)
     if isinstance(action, MakeDirectory):
         return _make_directory(action, destination, owner)
     if isinstance(action, MakeFile):
@@ -38,7 +126,7 @@ def plan_action(
     return _remove(action, destination)
 
 
-def plan_copy_action(
+def _copy(
     action: Copy, destination: Destination, source: Tree, owner: Owner | None
 ) -> Iterator[PlannedEntry]:
     """What a copy does, with all the sources that its wildcards name."""
@@ -60,11 +148,93 @@ def plan_copy_action(
     )
     paths = [path]
     if action.allow_wildcard:
-        paths = list(plan_glob(source, path, follow_links=action.follow_symlink))
+        paths = list(glob(source, path, follow_links=action.follow_symlink))
         if not paths and not action.allow_empty_wildcard:
             raise SolveError(f"{shown(path)} not found")
     for one in paths:
-        if action.unpack and is_archive(source, one):
-            yield from plan_unpack(source, one, destination, clean(target), owner, options.timestamp)
+        if action.unpack and _is_archive(source, one):
+            from inlay.actions.unpack import plan_unpack
+
+            yield from plan_unpack(
+                source, one, destination, clean(target), owner=owner, timestamp=options.timestamp
+            )
         else:
             yield from plan_copy(source, one, destination, target, options)
+
+
+def _is_archive(source: Tree, path: str) -> bool:
+    from inlay.actions.unpack import is_archive
+
+    return is_archive(source, path)
+
+
+def _make_directory(
+    action: MakeDirectory, destination: Destination, owner: Owner | None
+) -> Iterator[PlannedEntry]:
+    path = destination.resolve(action.path)
+    if not action.make_parents and (above := path.rpartition("/")[0]) and destination.lstat(above) is None:
+        raise SolveError(f"mkdir {shown(action.path)}: no such file or directory")
+    if not action.make_parents and destination.lstat(path) is not None:
+        return  # whatever it is
+    timestamp = _timestamp(action.timestamp)
+    yield from plan_folders(destination, path, mode=action.mode, owner=owner, timestamp=timestamp)
+
+
+def _make_file(action: MakeFile, destination: Destination, owner: Owner | None) -> Iterator[PlannedEntry]:
+    """Write a file; one that is there keeps its mode and, without a new owner, its owner."""
+    path = destination.resolve(clean("/" + action.path))
+    there = destination.lstat(path)
+    if there is not None and not mode_bits.S_ISREG(there.st_mode):
+        reason = "is a directory" if mode_bits.S_ISDIR(there.st_mode) else "is not a regular file"
+        raise SolveError(f"open {shown(path)}: {reason}")
+    if destination.lstat(path.rpartition("/")[0]) is None:
+        raise SolveError(f"open {shown(path)}: no such file or directory")
+    yield PlannedEntry(
+        FILE,
+        path,
+        mode=action.mode & 0o777 if there is None else there.st_mode & 0o7777,
+        owner=owner or (there and (there.st_uid, there.st_gid)),
+        times=_both(_timestamp(action.timestamp)),
+        content=action.data,
+        replaces=there is not None,
+    )
+
+
+def _symlink(action: Symlink, destination: Destination, owner: Owner | None) -> Iterator[PlannedEntry]:
+    path = destination.resolve(clean("/" + action.new_path))
+    if destination.lstat(path) is not None:
+        raise SolveError(f"symlink {shown(action.old_path)} {shown(path)}: file exists")
+    times = _both(_timestamp(action.timestamp))
+    yield PlannedEntry(SYMLINK, path, owner=owner, times=times, link=action.old_path)
+
+
+def _remove(action: Remove, destination: Destination) -> Iterator[PlannedEntry]:
+    paths = [action.path]
+    if action.allow_wildcard:
+        paths = destination.glob(cleaned(action.path))
+    for path in paths:
+        above, _, name = clean("/" + path).rpartition("/")
+        if not name:
+            raise SolveError("rmPath: invalid empty path")
+        target = f"{destination.resolve(above)}/{name}"
+        there = destination.lstat(target)
+        if there is not None:
+            yield PlannedEntry(REMOVAL, target)
+        elif not action.allow_not_found:
+            raise SolveError(f"stat {shown(target)}: no such file or directory")
+
+
+def cleaned(path: str) -> str:
+    """`path` from the root on, cleaned; a slash at its end, and a dot after that, stay."""
+    plain = clean("/" + path)
+    if path.endswith("/."):
+        return "/." if plain == "/" else plain + "/."
+    return plain + "/" if path.endswith("/") and plain != "/" else plain
+
+
+def _timestamp(value: int) -> int | None:
+    return None if value == -1 else value
+
+
+def _both(timestamp: int | None) -> tuple[int, int] | None:
+    return None if timestamp is None else (timestamp, timestamp)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from inlay.actions.entries import FILE, FOLDER, HARD_LINK, NODE, REMOVAL, SYMLINK, OpenFile, PlannedEntry
 from inlay.archive.rooted import remove_tree
 from inlay.archive.tree import Tree, reason, shown
+from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ class WritableTree:
 
     # -- as a destination ---------------------------------------------------------------------------
 
-    def resolve(self, path: str) -> str:
-        with self._tree.resolve(path, follow_last=True) as place:
-            return place.path
+    def resolve(self, path: str, *, below: str = "") -> str:
+        if not below:
+            with self._tree.resolve(path, follow_last=True) as place:
+                return place.path
+        with Tree(self._tree.open_folder(below)) as tree, tree.resolve(path, follow_last=True) as place:
+            return below + place.path
 
     def lstat(self, path: str) -> os.stat_result | None:
         if not path:
@@ -75,6 +79,9 @@ class WritableTree:
             return os.stat(name, dir_fd=self._folder(above), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def glob(self, pattern: str) -> list[str]:
+        return list(glob(self._tree, pattern, follow_links=False))
 
     # -- carrying out -------------------------------------------------------------------------------
 
@@ -143,31 +150,29 @@ class WritableTree:
 
     def _copy(self, source: OpenFile, fd: int, path: str) -> None:
         """Copy a file's data: blocks are shared where the file system can, holes stay holes."""
-        if source.has_holes:
-            copied = self._copy_segments(source, fd)
-        else:
-            copied = self._copy_range(source.fd, fd, source.size)
+        copy = self._copy_segments if source.has_holes else self._copy_range
+        copied = copy(source.fd, fd, source.size)
         if copied != source.size or os.readv(source.fd, (bytearray(1),)):
             raise SourceError(f"a file changed while it was copied to {shown(path)}")
 
-    def _copy_segments(self, source: OpenFile, fd: int) -> int:
-        """Copy what of a file is no hole."""
+    def _copy_segments(self, source: int, fd: int, size: int) -> int:
+        """As `_copy_range` from the start to the end, but what is a hole becomes one."""
         at = 0
-        while at < source.size:
+        while at < size:
             try:
-                at = os.lseek(source.fd, at, os.SEEK_DATA)
+                at = os.lseek(source, at, os.SEEK_DATA)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # only a hole is left
                     break
                 raise
-            end = os.lseek(source.fd, at, os.SEEK_HOLE)
-            os.lseek(source.fd, at, os.SEEK_SET)
+            end = min(os.lseek(source, at, os.SEEK_HOLE), size)
+            os.lseek(source, at, os.SEEK_SET)
             os.lseek(fd, at, os.SEEK_SET)
-            if self._copy_range(source.fd, fd, end - at) != end - at:
+            if self._copy_range(source, fd, end - at) != end - at:
                 return at
             at = end
-        os.ftruncate(fd, source.size)
-        return os.lseek(source.fd, source.size, os.SEEK_SET)
+        os.ftruncate(fd, size)
+        return os.lseek(source, size, os.SEEK_SET)
 
     def _copy_range(self, source: int, fd: int, size: int) -> int:
         """Copy `size` bytes from where both stand; return how many there were."""
@@ -179,13 +184,14 @@ class WritableTree:
         return copied
 
     def _link(self, entry: PlannedEntry, name: str, here: int) -> None:
-        """Give another name to a file that was written before; all else of it is as it should be."""
+        """Give another name to a file that was written before."""
         above, _, first = entry.link.rpartition("/")
         other = self._tree.open_folder(above)
         try:
             os.link(first, name, src_dir_fd=other, dst_dir_fd=here, follow_symlinks=False)
         finally:
             os.close(other)
+        self._finish(entry, name, here)
 
     def _finish(self, entry: PlannedEntry, name: str, here: int) -> None:
         """Give what was made by name its owner, mode, times and extended attributes."""

@@ -118,6 +118,18 @@ class Tree:
         """Open the folder `path`, which may be a link."""
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
+    @classmethod
+    def empty(cls) -> Tree:
+        """A tree with nothing in it."""
+        import tempfile
+
+        path = tempfile.mkdtemp(prefix="inlay-empty-")
+        try:
+            os.chmod(path, 0o755)
+            return cls.at(path)
+        finally:
+            os.rmdir(path)
+
     def __enter__(self) -> Tree:
         return self
 

@@ -1,12 +1,18 @@
-"""What a walk through a tree may leave out, given the patterns it looks for."""
+"""Walking through a tree with patterns: what they name, and what need not be looked at for them."""
 
 from __future__ import annotations
 
+import stat as mode_bits
 from typing import TYPE_CHECKING
 
+from inlay.archive.tree import shown
+from inlay.errors import SolveError, UsageError
 from inlay.patterns import clean, go_match, join
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inlay.archive.tree import Folder, Tree
     from inlay.patterns import PatternMatcher
 
 
@@ -28,6 +34,41 @@ def contains_wildcards(name: str) -> bool:
             return True
         at += 2 if name[at] == "\\" else 1
     return False
+
+
+def glob(tree: Tree, pattern: str, *, follow_links: bool) -> Iterator[str]:
+    """The paths in `tree` that `pattern` names, in order; one below another is left out.
+
+    `pattern` itself where it has no wildcards, whether it exists or not.
+    """
+    start, rest = split_wildcards(pattern)
+    if not rest:
+        yield start
+        return
+    with tree.resolve(start, follow_last=follow_links) as place:
+        if place.stat is None:
+            raise SolveError(f"lstat {shown(start)}: no such file or directory")
+        if place.is_folder:
+            with tree.enter_place(place) as folder:
+                yield from _matches(tree, folder, rest, "")
+
+
+def _matches(tree: Tree, folder: Folder, pattern: str, above: str) -> Iterator[str]:
+    for name, stat, state in tree.entries(folder):
+        path = f"{above}/{name}" if above else name
+        if matches_quietly(pattern, path):
+            yield f"{folder.path}/{name}"
+        elif mode_bits.S_ISDIR(stat.st_mode) and leads_on(pattern, path):
+            with tree.enter(folder, name, state) as inner:
+                yield from _matches(tree, inner, pattern, path)
+
+
+def matches_quietly(pattern: str, path: str) -> bool:
+    """As `go_match`; but a malformed pattern matches nothing."""
+    try:
+        return go_match(pattern, path)
+    except UsageError:
+        return False
 
 
 def leads_on(pattern: str, folder: str) -> bool:

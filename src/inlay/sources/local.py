@@ -13,9 +13,9 @@ import stat as mode_bits
 from typing import TYPE_CHECKING, cast
 
 from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
-from inlay.archive.walking import contains_wildcards, may_except_below, may_match_below
-from inlay.errors import SourceError, UsageError
-from inlay.patterns import PatternMatcher, clean, go_match
+from inlay.archive.walking import contains_wildcards, matches_quietly, may_except_below, may_match_below
+from inlay.errors import SourceError
+from inlay.patterns import PatternMatcher, clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -184,7 +184,7 @@ class _Links:
                 return []
             with self._tree.enter_place(place) as folder:
                 if contains_wildcards(name):
-                    names = [item for item, _, _ in self._tree.entries(folder) if _matches(name, item)]
+                    names = [item for item, _, _ in self._tree.entries(folder) if matches_quietly(name, item)]
                 else:
                     names = [name]
                 links = [self._link(folder, item) for item in names]
@@ -194,13 +194,6 @@ class _Links:
         """The text of the link `name`; empty if it is none."""
         entry = self._tree.entry(folder, name)
         return self._tree.target(folder, name) if entry and mode_bits.S_ISLNK(entry[1].st_mode) else ""
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return go_match(pattern, name)
-    except UsageError:  # BuildKit takes a malformed pattern for a name here
-        return False
 
 
 def _uncovered(paths: Iterable[str]) -> list[str] | None:
