@@ -1,0 +1,87 @@
+"""An OCI runtime's side of a step: a bundle in memory, in a mount namespace of its own, and the runtime.
+
+Runs in the step's first process, process 1 of a pid namespace around the runtime and the container that it
+makes: killing it kills both, and the bundle, the runtime's state and every mount exist in its mount
+namespace alone. Nothing is ever left to clean up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from inlay.executor import defaults, linux, sandbox, staging
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from inlay.executor.sandbox import Report
+    from inlay.executor.staging import Guard, StagedMount
+
+
+def run(
+    fds: list[int],
+    report: Report,
+    guard: Guard,
+    *,
+    folder: str,
+    rootfs: int | str,
+    mounts: list[StagedMount],
+    insecure: bool,
+    config: bytes,
+    command: list[str],
+    log: int,
+    pids_limit: int,
+    keeps_nodev: bool,
+) -> NoReturn:
+    """Make the bundle over `folder`, an empty folder, and become the runtime; returns only by raising.
+
+    The bundle holds `config.json`, `rootfs`, `dev`, and `m0`, `m1`, … for `mounts`, whose targets are in
+    `config`. The runtime's log goes to descriptor `log` of `fds`.
+    """
+    sandbox.be_first_process()
+    if guard.attributes and not keeps_nodev and not insecure:
+        raise RuntimeError(
+            f"{command[0]} cannot keep a step from devices without a writable cgroup v2 hierarchy"
+        )
+    root = linux.open_tree(rootfs) if isinstance(rootfs, str) else fds[rootfs]
+    paths = staging.copy_paths(mounts)
+    devices = staging.copy_devices(guard, insecure=insecure)
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    attributes = 0 if insecure else guard.attributes
+    trees = staging.open_sources(mounts, paths, fds, attributes)
+    linux.move_mount(
+        linux.new_mount("tmpfs", (("mode", "700"),), linux.MOUNT_ATTR_NOSUID | attributes), folder
+    )
+    linux.set_attributes(root, attributes, recursive=False)
+    staging.attach(root, f"{folder}/rootfs")
+    for position, tree in enumerate(trees):
+        staging.attach(tree, f"{folder}/m{position}")
+    dev = linux.new_mount("tmpfs", defaults.DEV_OPTIONS, linux.MOUNT_ATTR_NOSUID | attributes)
+    staging.attach(dev, f"{folder}/dev")
+    staging.fill_dev(f"{folder}/dev", devices)
+    linux.mount("proc", "/proc", "proc")
+    sandbox.limit_pids(pids_limit)
+    _show_unified_cgroups()
+    with open(f"{folder}/config.json", "wb") as file:
+        file.write(config)
+    _become_runtime(folder, command, fds, log)
+
+
+def _show_unified_cgroups() -> None:
+    """Hide the old hierarchies of a hybrid tree: crun refuses to run where it sees both kinds."""
+    if os.path.isdir("/sys/fs/cgroup/unified"):
+        linux.mount("/sys/fs/cgroup/unified", "/sys/fs/cgroup", "", linux.MS_BIND)
+
+
+def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -> NoReturn:
+    os.chdir(folder)
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(fds[0], 1)
+    os.dup2(fds[1], 2)
+    os.dup2(fds[log], 3)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execv(command[0], command)

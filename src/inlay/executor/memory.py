@@ -1,0 +1,54 @@
+"""Files that exist in memory only, for steps to see: secrets, sockets, /etc/hosts.
+
+They live in a detached tmpfs that no mount table shows. It is gone with its last descriptor, so after the
+build, however that ended, nothing is left of it, and nothing of it was ever on a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.executor import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MemoryFile(NamedTuple):
+    """A file by its name, without folders; the owner's ids are those that the step sees."""
+
+    name: str
+    content: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+def memory_files(files: Iterable[MemoryFile]) -> int:
+    """A detached mount that holds `files`, to be used as `Bind(source=fd, selector=file.name)`.
+
+    Programs in it cannot be executed unless the mode of one says so. The caller closes the descriptor.
+    """
+    files = list(files)
+    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+    if not any(file.mode & 0o111 for file in files):
+        attributes |= linux.MOUNT_ATTR_NOEXEC
+    mount_fd = linux.new_mount("tmpfs", (("mode", "711"),), attributes)
+    try:
+        for file in files:
+            _write(mount_fd, file)
+    except BaseException:
+        os.close(mount_fd)
+        raise
+    return mount_fd
+
+
+def _write(mount_fd: int, file: MemoryFile) -> None:
+    fd = os.open(file.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=mount_fd)
+    with open(fd, "wb", buffering=0) as stream:
+        rest = memoryview(file.content)
+        while rest:
+            rest = rest[stream.write(rest) :]
+        os.fchown(fd, file.uid, file.gid)
+        os.fchmod(fd, file.mode)

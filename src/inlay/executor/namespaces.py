@@ -1,0 +1,78 @@
+"""The built-in executor: the kernel's namespaces, no other program needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inlay.executor import defaults, seccomp
+from inlay.executor.launcher import Launcher
+from inlay.executor.step import capabilities, program_missing, ready_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.executor.executor import Cancellation, ProcessSpec
+    from inlay.executor.step import Step
+
+
+class NamespacesExecutor:
+    """Runs steps in namespaces that it makes itself. See `Executor`."""
+
+    __slots__ = ("_launcher",)
+
+    name = "builtin"
+
+    def __init__(self, cgroup_parent: str = "") -> None:
+        """`cgroup_parent` is the folder of the cgroup below which steps run; "" means this process's."""
+        self._launcher = Launcher(cgroup_parent)
+
+    def prepare(self) -> None:
+        self._launcher.start()
+
+    def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
+        self.prepare()
+        with ready_step(spec) as step:
+            outcome = self._launcher.run(
+                "sandbox",
+                _arguments(spec, step),
+                step.fds,
+                on_output,
+                cancel,
+                trusted=spec.security == "insecure",
+            )
+        if outcome.exec_errno:
+            raise program_missing(spec, outcome.exec_errno)
+        return outcome.exit_code
+
+    def close(self) -> None:
+        self._launcher.close()
+
+
+def _arguments(spec: ProcessSpec, step: Step) -> dict[str, object]:
+    """The keyword arguments of `inlay.executor.sandbox.run`."""
+    insecure = spec.security == "insecure"
+    return {
+        "hostname": step.hostname,
+        "own_network": spec.network == "none",
+        "pids_limit": spec.pids_limit,
+        "view": {
+            "rootfs": step.rootfs,
+            "mounts": step.mounts,
+            "insecure": insecure,
+            "readonly_rootfs": spec.readonly_rootfs,
+            "shm_size": spec.shm_size,
+        },
+        "program": {
+            "args": [os.fsencode(argument) for argument in spec.args],
+            "env": dict(os.fsencode(entry).split(b"=", 1) for entry in step.env),
+            "cwd": os.fsencode("/" + spec.cwd.lstrip("/")),
+            "uid": spec.uid,
+            "gid": spec.gid,
+            "groups": step.groups,
+            "capabilities": defaults.capability_mask(capabilities(spec)),
+            "ambient": insecure,
+            "seccomp_filter": b"" if insecure else seccomp.filter_program(os.uname().machine),
+            "rlimits": [tuple(limit) for limit in spec.ulimits],
+        },
+    }

@@ -1,0 +1,215 @@
+"""crun and runc as executors: an OCI runtime spec in a bundle that exists in memory only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inlay.errors import SolveError
+from inlay.executor import defaults, seccomp
+from inlay.executor.launcher import Launcher
+from inlay.executor.step import capabilities, program_missing, ready_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.executor.executor import Cancellation, ProcessSpec
+    from inlay.executor.step import Step
+
+_NOTHING_BUT_DATA = ["nosuid", "noexec", "nodev"]
+_FILTER_ANNOTATION = "run.oci.seccomp_bpf_data"
+_OPTIONS = {
+    # The runtime makes no cgroup: the pid namespace around it counts and kills all that it starts.
+    "crun": ["--cgroup-manager=disabled"],
+    # Rootless runc makes do without a cgroup that it may not make, and shows as much in no other way.
+    "runc": ["--rootless=true"],
+}
+
+
+class OCIRuntimeExecutor:
+    """Runs steps by `program`, the path of a crun or runc. See `Executor`.
+
+    `folder` is made if it is missing, and stays empty: a step's bundle covers it in a mount namespace of
+    its own.
+    """
+
+    __slots__ = ("_folder", "_launcher", "_program", "_takes_filter", "name")
+
+    def __init__(self, program: str, folder: str, cgroup_parent: str = "") -> None:
+        self.name = os.path.basename(program)
+        self._program = program
+        self._folder = os.path.abspath(folder)
+        self._takes_filter = _takes_ready_filter(program)
+        self._launcher = Launcher(cgroup_parent)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def prepare(self) -> None:
+        self._launcher.start()
+
+    def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
+        self.prepare()
+        log = os.memfd_create("runtime-log")
+        try:
+            with ready_step(spec) as step:
+                arguments = self._arguments(spec, step, log_position=2 + len(step.fds))
+                outcome = self._launcher.run(
+                    "bundle",
+                    arguments,
+                    [*step.fds, log],
+                    on_output,
+                    cancel,
+                    trusted=spec.security == "insecure",
+                )
+            if outcome.exit_code and not cancel.cancelled:
+                _raise_logged(spec, self.name, os.pread(log, 1 << 20, 0))
+        finally:
+            os.close(log)
+        return outcome.exit_code
+
+    def close(self) -> None:
+        self._launcher.close()
+
+    def _arguments(self, spec: ProcessSpec, step: Step, log_position: int) -> dict[str, object]:
+        """The keyword arguments of `inlay.executor.bundle.run`."""
+        import json
+
+        command = [
+            self._program,
+            f"--root={self._folder}/state",
+            "--log=/proc/self/fd/3",
+            "--log-format=json",
+        ]
+        return {
+            "folder": self._folder,
+            "rootfs": step.rootfs,
+            "mounts": step.mounts,
+            "insecure": spec.security == "insecure",
+            "config": json.dumps(
+                runtime_spec(spec, step, self._folder, takes_filter=self._takes_filter)
+            ).encode(errors="surrogateescape"),
+            "command": [*command, *_OPTIONS.get(self.name, []), "run", f"--bundle={self._folder}", "step"],
+            "log": log_position,
+            "pids_limit": spec.pids_limit,
+            "keeps_nodev": self.name == "runc",  # crun mounts the root file system anew, without
+        }
+
+
+def runtime_spec(spec: ProcessSpec, step: Step, folder: str, *, takes_filter: bool) -> dict[str, object]:
+    """The OCI runtime spec (config.json) of a step whose bundle is at `folder`.
+
+    `takes_filter` says that the runtime takes the seccomp filter ready made, as crun does.
+
+    BuildKit: executor/oci/spec.go. The bundle has `/dev` ready, without what depends on the namespaces.
+    """
+    insecure = spec.security == "insecure"
+    machine = os.uname().machine
+    own_filter = _ready_filter(machine) if takes_filter and not insecure else ""
+    return {
+        "ociVersion": "1.0.2",
+        "process": _process(spec, step, insecure=insecure),
+        "root": {"path": f"{folder}/rootfs", "readonly": spec.readonly_rootfs},
+        "hostname": step.hostname,
+        "mounts": _mounts(spec, step, folder, insecure=insecure),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in _namespaces(spec)],
+            "maskedPaths": [] if insecure else defaults.MASKED_PATHS,
+            "readonlyPaths": [] if insecure else defaults.READONLY_PATHS,
+            **({} if insecure or own_filter else {"seccomp": seccomp.runtime_profile(machine)}),
+        },
+        **({"annotations": {_FILTER_ANNOTATION: own_filter}} if own_filter else {}),
+    }
+
+
+def _takes_ready_filter(program: str) -> bool:
+    """Whether the runtime is a crun that knows the annotation; one that does not would run without a filter."""
+    with open(program, "rb") as file:
+        return _FILTER_ANNOTATION.encode() in file.read()
+
+
+def _ready_filter(machine: str) -> str:
+    """The seccomp filter as crun takes it: made by inlay, where crun would need 7 ms to make it."""
+    import base64
+
+    return base64.b64encode(seccomp.filter_program(machine)).decode()
+
+
+def _namespaces(spec: ProcessSpec) -> list[str]:
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
+    return [*kinds, "network"] if spec.network == "none" else kinds
+
+
+def _process(spec: ProcessSpec, step: Step, *, insecure: bool) -> dict[str, object]:
+    granted = [f"CAP_{name}" for name in capabilities(spec)]
+    kinds = ["bounding", "permitted", "effective", *(["inheritable", "ambient"] if insecure else [])]
+    return {
+        "args": spec.args,
+        "env": step.env,
+        "cwd": "/" + spec.cwd.lstrip("/"),
+        "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": step.groups, "umask": 0o022},
+        "capabilities": dict.fromkeys(kinds, granted),
+        "noNewPrivileges": False,
+        "rlimits": [
+            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft % 2**64, "hard": limit.hard % 2**64}
+            for limit in spec.ulimits
+        ],
+    }
+
+
+def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> list[dict[str, object]]:
+    def mount(target: str, kind: str, options: list[str], source: str = "") -> dict[str, object]:
+        return {"destination": target, "type": kind, "source": source or kind, "options": options}
+
+    access = "rw" if insecure else "ro"
+    devices = [] if insecure else ["nodev"]
+    pts = [f"{key}={value}" if value else key for key, value in defaults.PTS_OPTIONS]
+    return [
+        mount("/proc", "proc", _NOTHING_BUT_DATA),
+        mount("/dev", "bind", ["rbind"], f"{folder}/dev"),
+        mount("/dev/pts", "devpts", ["nosuid", "noexec", *pts]),
+        mount("/dev/shm", "tmpfs", [*_NOTHING_BUT_DATA, "mode=1777", f"size={spec.shm_size}"], "shm"),
+        mount("/dev/mqueue", "mqueue", _NOTHING_BUT_DATA),
+        mount("/sys", "sysfs", [*_NOTHING_BUT_DATA, access]),
+        mount("/sys/fs/cgroup", "cgroup", [*_NOTHING_BUT_DATA, access]),
+        *(
+            mount(target, "bind", ["rbind", "ro" if readonly else "rw", *devices], f"{folder}/m{position}")
+            for position, (target, _, _, readonly) in enumerate(step.mounts)
+        ),
+    ]
+
+
+def _raise_logged(spec: ProcessSpec, name: str, log: bytes) -> None:
+    """Raise the error that the runtime logged, if it was the runtime that failed and not the program."""
+    import json
+
+    for line in reversed(log.splitlines()):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("level") != "error":
+            continue
+        message = str(entry.get("msg", ""))
+        for number, words in _EXEC_FAILURES.items():
+            if any(word in message for word in words):
+                raise program_missing(spec, number)
+        raise SolveError(f"the step could not be set up: {name}: {message}")
+
+
+_EXEC_FAILURES = {
+    2: ("executable file not found", "executable file `", "exec: No such file", "open executable"),
+    8: ("exec format error", "Exec format error"),
+    13: ("exec: Permission denied", "permission denied: unknown"),
+}
+
+
+def find_runtimes(path: str | None = None) -> dict[str, str]:
+    """The OCI runtimes on PATH, by name; crun before runc."""
+    folders = (os.environ.get("PATH", "") if path is None else path).split(":")
+    found = {}
+    for name in _OPTIONS:
+        for folder in [*folders, "/usr/sbin", "/sbin"]:
+            program = os.path.join(folder, name)
+            if os.access(program, os.X_OK) and os.path.isfile(program):
+                found[name] = os.path.realpath(program)
+                break
+    return found

@@ -1,0 +1,123 @@
+"""What an executor reads from and does to a step's root file system around the step itself.
+
+Paths are resolved inside the root file system, symlinks included. Nothing runs in it meanwhile, so a path
+that was resolved stays what it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from inlay.errors import SolveError
+from inlay.executor import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_MAX_SYMLINKS = 255
+_MAX_PASSWD_SIZE = 10 << 20
+
+
+def resolve(root_fd: int, path: str) -> str:
+    """`path` without symlinks and `..`, relative to the root; what does not exist is taken literally.
+
+    Raises `SolveError` for a symlink loop. "." is the root itself.
+    """
+    done: list[str] = []
+    rest = path.split("/")[::-1]
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        try:
+            destination = os.readlink("/".join([*done, part]), dir_fd=root_fd)
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > _MAX_SYMLINKS:
+            raise SolveError(f"{path}: too many levels of symbolic links in the image")
+        if destination.startswith("/"):
+            done.clear()
+        rest.extend(destination.split("/")[::-1])
+    return "/".join(done) or "."
+
+
+def make_folder(root_fd: int, path: str, uid: int, gid: int) -> None:
+    """Make `path` and its parents where they are missing; what is made belongs to `uid` and `gid`."""
+    resolved = resolve(root_fd, path)
+    made = ""
+    for part in resolved.split("/"):
+        made = f"{made}/{part}" if made else part
+        try:
+            os.mkdir(made, 0o755, dir_fd=root_fd)
+        except FileExistsError:
+            continue
+        os.chmod(made, 0o755, dir_fd=root_fd)
+        os.chown(made, uid, gid, dir_fd=root_fd)
+
+
+def home_of(root_fd: int, uid: int) -> str:
+    """The home folder that the image's /etc/passwd gives `uid`; `/` where it does not say."""
+    try:
+        fd = linux.open_in_root(root_fd, "etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return "/"
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "/"
+        for line in file.read(_MAX_PASSWD_SIZE).splitlines():
+            fields = line.split(b":")
+            if len(fields) > 5 and fields[2] == b"%d" % uid:
+                return os.fsdecode(fields[5]) or "/"
+    return "/"
+
+
+@contextlib.contextmanager
+def mount_points(root_fd: int, targets: Iterable[str]) -> Iterator[None]:
+    """Take out again, after the body, the empty files and folders that mounting on `targets` leaves.
+
+    Only the last component of a target is removed, and the times of its folder are kept, as BuildKit does
+    (executor/stubs.go).
+    """
+    missing = [
+        path
+        for path in dict.fromkeys(resolve(root_fd, target) for target in targets)
+        if not _exists(root_fd, path)
+    ]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                _remove_stub(root_fd, resolve(root_fd, path))
+
+
+def _exists(root_fd: int, path: str) -> bool:
+    try:
+        os.lstat(path, dir_fd=root_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_stub(root_fd: int, path: str) -> None:
+    found = os.lstat(path, dir_fd=root_fd)
+    parent = os.path.dirname(path) or "."
+    times = os.stat(parent, dir_fd=root_fd)
+    if stat.S_ISDIR(found.st_mode):
+        os.rmdir(path, dir_fd=root_fd)
+    elif found.st_size == 0:
+        os.unlink(path, dir_fd=root_fd)
+    else:
+        return
+    os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns), dir_fd=root_fd)

@@ -1,0 +1,134 @@
+"""What all executors do with a spec before and after they run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from inlay.errors import ProcessFailed
+from inlay.executor import defaults, rootfs
+from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
+from inlay.executor.memory import MemoryFile, memory_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inlay.executor.executor import Mount, ProcessSpec
+
+_FIRST_FD = 2  # after stdout and stderr
+_FALLBACK_NAMESERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+
+
+class Step(NamedTuple):
+    """A spec made ready: `mounts` and `rootfs` refer to `fds` by position, counted from 2."""
+
+    rootfs: int | str
+    mounts: list[tuple[str, str | int | tuple[tuple[str, str], ...], str, bool]]
+    fds: list[int]
+    env: list[str]
+    groups: list[int]
+    hostname: str
+
+
+@contextlib.contextmanager
+def ready_step(spec: ProcessSpec) -> Iterator[Step]:
+    """Add what the executor provides to `spec`; afterwards take its traces out of the root file system."""
+    with contextlib.ExitStack() as stack:
+        root_fd = spec.rootfs
+        if isinstance(root_fd, str):
+            root_fd = os.open(root_fd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root_fd)
+        etc = memory_files(_etc_files(spec))
+        stack.callback(os.close, etc)
+        mounts = _all_mounts(spec, etc)
+        stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
+        rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
+        fds: list[int] = []
+        yield Step(
+            rootfs=_position(spec.rootfs, fds),
+            mounts=[_staged(mount, fds) for mount in mounts],
+            fds=fds,
+            env=_environment(spec, root_fd),
+            groups=list(dict.fromkeys((spec.gid, *spec.additional_gids))),
+            hostname=spec.hostname or DEFAULT_HOSTNAME,
+        )
+
+
+def _position(source: int | str, fds: list[int]) -> int | str:
+    if isinstance(source, str):
+        return source
+    if source not in fds:
+        fds.append(source)
+    return _FIRST_FD + fds.index(source)
+
+
+def _staged(mount: Mount, fds: list[int]) -> tuple[str, str | int | tuple[tuple[str, str], ...], str, bool]:
+    target = "/" + mount.target.lstrip("/")
+    if isinstance(mount, Tmpfs):
+        size = (("size", str(mount.size)),) if mount.size else ()
+        return target, (("mode", f"{mount.mode:o}"), *size), "", False
+    return target, _position(mount.source, fds), mount.selector, mount.readonly
+
+
+def _all_mounts(spec: ProcessSpec, etc: int) -> list[Mount]:
+    mounts: dict[str, Mount] = {
+        path: Bind(path, etc, os.path.basename(path), readonly=True)
+        for path in ("/etc/resolv.conf", "/etc/hosts")
+    }
+    for mount in spec.mounts:
+        mounts[os.path.normpath("/" + mount.target.lstrip("/"))] = mount
+    return list(mounts.values())
+
+
+def _environment(spec: ProcessSpec, root_fd: int) -> list[str]:
+    env = list(spec.env)
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in env):
+        env = [entry for entry in env if entry != "HOME="]
+        env.append(f"HOME={rootfs.home_of(root_fd, spec.uid)}")
+    return env
+
+
+def _etc_files(spec: ProcessSpec) -> list[MemoryFile]:
+    hosts = [
+        f"127.0.0.1\tlocalhost {spec.hostname or DEFAULT_HOSTNAME}\n",
+        "::1\tlocalhost ip6-localhost ip6-loopback\n",
+        *(f"{address}\t{name}\n" for name, address in spec.extra_hosts),
+    ]
+    return [
+        MemoryFile("hosts", "".join(hosts).encode()),
+        MemoryFile("resolv.conf", _resolv_conf()),
+    ]
+
+
+def _resolv_conf() -> bytes:
+    """The host's, whose network the step uses; public name servers when it names none, as in BuildKit."""
+    try:
+        with open("/etc/resolv.conf", "rb") as file:
+            content = file.read()
+    except OSError:
+        content = b""
+    if not any(line.split()[:1] == [b"nameserver"] for line in content.splitlines()):
+        content += _FALLBACK_NAMESERVERS.encode()
+    return content
+
+
+def capabilities(spec: ProcessSpec) -> list[str]:
+    """The capabilities of the step, without CAP_: docker's, or all that this process can give."""
+    if spec.security == "sandbox":
+        return list(defaults.DEFAULT_CAPABILITIES)
+    with open("/proc/self/status", encoding="ascii") as file:
+        bounding = next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd:"))
+    return [name for name, number in defaults.CAPABILITY_NUMBERS.items() if bounding >> number & 1]
+
+
+def program_missing(spec: ProcessSpec, number: int) -> ProcessFailed:
+    """The error for a program that could not be executed, from errno `number`."""
+    import errno
+
+    program = spec.args[0]
+    if number == errno.ENOENT:
+        where = "" if "/" in program else " in $PATH"
+        return ProcessFailed(f'"{program}": executable file not found{where}', exit_code=127)
+    hint = "; is it built for another architecture?" if number == errno.ENOEXEC else ""
+    return ProcessFailed(f'"{program}" cannot be executed: {os.strerror(number)}{hint}', exit_code=126)

@@ -1,0 +1,160 @@
+"""The small process that steps are forked from.
+
+It is a fresh interpreter with nothing in it but this package's launching code: forking it is quick, and
+safe, which forking a build full of threads is not. It never runs anything itself: each step gets a child
+in a pid namespace of its own, whose end, for whatever reason, is the end of all its processes.
+
+Protocol, over a SOCK_SEQPACKET pair at descriptor 3: each message is one step, as descriptors: its
+payload (a memory file: the kind of step and its keyword arguments, marshalled), its channel, then stdout,
+stderr and what the arguments refer to by position. On the channel the step's side reports, marshalled:
+
+    ("failed", errno, what)   the step could not be set up
+    ("exec", errno)           its program could not be executed
+    ("exit", code)            it is over; always the last message
+
+Anything sent on the channel, or closing it, kills the step. When the control socket ends (the build is
+over, or was killed) everything ends.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import marshal
+import os
+import select
+import signal
+from itertools import pairwise
+
+from inlay.executor import bundle, cgroup, linux, sandbox, staging
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONTROL_FD = 3
+KINDS: dict[str, Callable[..., int]] = {"sandbox": sandbox.run, "bundle": bundle.run}
+MAX_DESCRIPTORS = 250
+
+
+class _Steps:
+    """The steps that run, by channel and by pidfd."""
+
+    def __init__(self) -> None:
+        self.poll = select.poll()
+        self.by_fd: dict[int, tuple[int, int, int]] = {}  # channel and pidfd -> (pid, pidfd, channel)
+        self.group_fd = _make_group()
+        self.guard = staging.Guard(filtered=self.group_fd is not None)
+
+    def start(self, fds: list[int], *, filtered: bool) -> None:
+        payload, channel, *rest = fds
+        try:
+            pid, pidfd = linux.fork(linux.CLONE_NEWPID, self.group_fd if filtered else None)
+        except OSError as error:
+            _report(channel, ("failed", error.errno, "starting a process"))
+            _report(channel, ("exit", 70))
+            pid, pidfd = -1, channel
+        if pid == 0:
+            _become_step(payload, channel, rest, self.guard)
+        for fd in (payload, *rest):
+            os.close(fd)
+        if pid == -1:
+            os.close(channel)
+            return
+        for fd in (pidfd, channel):
+            self.by_fd[fd] = (pid, pidfd, channel)
+            self.poll.register(fd, select.POLLIN)
+
+    def on_event(self, fd: int) -> None:
+        if fd not in self.by_fd:
+            return  # ended earlier in the same round
+        pid, pidfd, channel = self.by_fd[fd]
+        if fd == channel:
+            self._forget(channel)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return
+        _, status = os.waitpid(pid, 0)
+        _report(channel, ("exit", _exit_code(status)))
+        self._forget(pidfd)
+        os.close(pidfd)
+        self._forget(channel)
+        os.close(channel)
+
+    def _forget(self, fd: int) -> None:
+        if self.by_fd.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+
+    def kill(self) -> None:
+        for _, pidfd, _ in set(self.by_fd.values()):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _make_group() -> int | None:
+    """The cgroup with the device filter, by descriptor; None where there can be none."""
+    group = os.environ["INLAY_CGROUP"]
+    try:
+        return cgroup.make_group(group) if group else None
+    except OSError:
+        return None
+
+
+def _exit_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _report(channel: int, message: tuple[object, ...]) -> None:
+    with contextlib.suppress(OSError):  # nobody may be interested any more
+        os.write(channel, marshal.dumps(message))  # type: ignore[arg-type]
+
+
+def _become_step(payload: int, channel: int, fds: list[int], guard: staging.Guard) -> None:
+    """In the child: be the step's first process; never returns."""
+
+    def report(message: tuple[object, ...]) -> None:
+        _report(channel, message)
+
+    try:
+        _close_all_but({payload, channel, *fds})
+        with open(payload, "rb") as file:
+            file.seek(0)
+            kind, arguments = marshal.load(file)
+        os._exit(KINDS[kind](fds, report, guard, **arguments))
+    except OSError as error:
+        report(("failed", error.errno, os.fsdecode(error.filename or "")))
+    except BaseException as error:
+        report(("failed", 0, repr(error)))
+    finally:
+        os._exit(70)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close what belongs to the zygote and to other steps."""
+    edges = [2, *sorted(keep), 1 << 16]
+    for below, above in pairwise(edges):
+        os.closerange(below + 1, above)
+
+
+def _receive(control: _socket.socket) -> tuple[list[int], bool]:
+    """The next step's descriptors, none when the build has ended, and whether to keep devices from it."""
+    size = _socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
+    message, ancillary, _, _ = control.recvmsg(16, size, _socket.MSG_CMSG_CLOEXEC)
+    data = b"".join(data for _, _, data in ancillary)
+    return list(memoryview(data).cast("i")), message == b"step"
+
+
+def main() -> None:
+    control = _socket.socket(fileno=CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    running = _Steps()
+    running.poll.register(CONTROL_FD, select.POLLIN)
+    while True:
+        for fd, _ in running.poll.poll():
+            if fd != CONTROL_FD:
+                running.on_event(fd)
+                continue
+            fds, filtered = _receive(control)
+            if not fds:
+                running.kill()
+                return
+            running.start(fds, filtered=filtered)
