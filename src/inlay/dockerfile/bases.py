@@ -15,6 +15,7 @@ from inlay.dockerfile.lint import Linter
 from inlay.dockerfile.parser import parse
 from inlay.dockerfile.resolver import ImageRequest
 from inlay.dockerfile.scope import step_name
+from inlay.dockerfile.shell import ExpansionError
 from inlay.dockerfile.stages import SCRATCH, StageBuild, reachable
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
@@ -40,9 +41,7 @@ _COUNTED = (ins.Run, ins.Copy, ins.Add, ins.Workdir)
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora")
 
 
-def add_stage(
-    conversion: Conversion, index: int, stage: Stage, outline: Mapping[str, OutlineArg]
-) -> None:
+def add_stage(conversion: Conversion, index: int, stage: Stage, outline: Mapping[str, OutlineArg]) -> None:
     """Expand a stage's FROM and add it. Raises `DockerfileError` at its location."""
     linter = conversion.linter.for_comments(stage.comments)
     name = _expand(conversion, stage.base, stage, outline, linter)
@@ -83,9 +82,10 @@ def _expand(
     """Expand a word of FROM; only global ARGs count, and warn of others."""
     try:
         expansion = conversion.lexer.expand(word, conversion.global_args)
-    except DockerfileError as error:
-        _warn_undeclared(conversion, getattr(error, "unmatched", frozenset()), stage, outline, linter)
-        what = f"failed to process arguments for platform {''}: " if word is not stage.base else ""
+    except ExpansionError as error:
+        _warn_undeclared(conversion, error.unmatched, stage, outline, linter)
+        # BuildKit names what the platform expanded to, which is nothing by now.
+        what = "" if word is stage.base else "failed to process arguments for platform : "
         raise DockerfileError(what + error.message, stage.location) from None
     _warn_undeclared(conversion, expansion.unmatched, stage, outline, linter)
     return expansion
@@ -109,14 +109,14 @@ def _warn_undeclared(
 def _check_platform_flag(
     conversion: Conversion, stage: Stage, platform: Expansion, linter: LinterType
 ) -> None:
-    if platform.matched == {"TARGETPLATFORM"} and not platform.unmatched:
-        if platform.text == conversion.global_args["TARGETPLATFORM"]:
+    if platform.matched or platform.unmatched:
+        target = conversion.global_args["TARGETPLATFORM"]
+        if (platform.matched, platform.unmatched, platform.text) == ({"TARGETPLATFORM"}, set(), target):
             message = (
                 f"Setting platform to predefined {stage.platform} in FROM is redundant "
                 "as this is the default behavior"
             )
             linter.warn("RedundantTargetPlatform", message, stage.location)
-    if platform.matched or platform.unmatched:
         return
     try:
         parsed = parse_platform(platform.text)
@@ -156,7 +156,8 @@ def resolve_bases(conversion: Conversion) -> set[StageBuild]:
             stage.resolved = conversion.options.all_stages or stage in needed
             _resolve_base(conversion, stage, needed=stage.resolved)
         order = [stage for stage in conversion.stages.stages if stage in needed]
-        if not any([_add_triggers(conversion, stage) for stage in order]):
+        needs_more = [_add_triggers(conversion, stage) for stage in order]
+        if not any(needs_more):
             return needed
 
 
@@ -280,7 +281,12 @@ def _look_up(conversion: Conversion, stage: StageBuild, written: str) -> Resolve
         names = conversion.stages.names() + [
             form
             for name in _COMMON_IMAGES
-            for form in (name, f"docker.io/library{name}", f"{name}:latest", f"docker.io/library{name}:latest")
+            for form in (
+                name,
+                f"docker.io/library{name}",
+                f"{name}:latest",
+                f"docker.io/library{name}:latest",
+            )
         ]
         raise DockerfileError(f"{written}: {error}", hint=suggest(written, names)) from error
 
@@ -305,9 +311,7 @@ def _image_source(conversion: Conversion, stage: StageBuild, platform: Platform)
     return SourceDraft(f"docker-image://{stage.base_name}", attrs, notes, platform)
 
 
-def _check_base_platform(
-    conversion: Conversion, stage: StageBuild, written: str, expected: Platform
-) -> None:
+def _check_base_platform(conversion: Conversion, stage: StageBuild, written: str, expected: Platform) -> None:
     actual = stage.image.platform
     if (expected.os, expected.architecture) == (actual.os, actual.architecture):
         return

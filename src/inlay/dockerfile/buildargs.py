@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from inlay.platform import Platform
 
 
-def default_arguments(build: Platform, target: Platform, stage: str, given: Mapping[str, str]) -> dict[str, str]:
+def default_arguments(
+    build: Platform, target: Platform, stage: str, given: Mapping[str, str]
+) -> dict[str, str]:
     """The ARGs that need no declaration, in BuildKit's order."""
     values = {
         "BUILDPLATFORM": str(build),
@@ -66,7 +68,11 @@ def read_globals(
 
 
 def check_default_bases(
-    stages: Sequence[Stage], arguments: Sequence[Arg], defaults: Mapping[str, str], lexer: Lexer, linter: Linter
+    stages: Sequence[Stage],
+    arguments: Sequence[Arg],
+    defaults: Mapping[str, str],
+    lexer: Lexer,
+    linter: Linter,
 ) -> None:
     """Warn of FROMs that name no image unless build arguments are given."""
     try:

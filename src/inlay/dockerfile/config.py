@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from inlay.dockerfile.copy import read_owner
 from inlay.dockerfile.drafts import FileDraft
 from inlay.dockerfile.literals import format_duration, is_signal
+from inlay.dockerfile.outline import OutlineArg
 from inlay.dockerfile.paths import is_absolute, normalise_workdir, to_slash
 from inlay.dockerfile.run import with_shell
 from inlay.dockerfile.scope import NOT_IN_ENV
-from inlay.dockerfile.outline import OutlineArg
 from inlay.gotext import quote
 from inlay.llb.graph import Notes
 from inlay.llb.ops import MakeDirectory
@@ -212,7 +212,9 @@ def set_workdir(stage: StageBuild, path: str) -> str:
     return directory
 
 
-_SECRETS = frozenset("apikey auth credential credentials key password pword passwd secret token".split())
+_SECRETS = frozenset(
+    ("apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token")
+)
 _NO_SECRETS = frozenset(("public", "file", "version"))
 
 
@@ -221,7 +223,5 @@ def warn_of_secret(instruction: str, name: str, scope: Scope) -> None:
     # A long s folds to an s in Go's regular expressions.
     words = set(name.lower().replace("\u017f", "s").split("_"))
     if words & _SECRETS and not words & _NO_SECRETS:
-        message = (
-            f"Do not use ARG or ENV instructions for sensitive data ({instruction} {quote(name)})"
-        )
+        message = f"Do not use ARG or ENV instructions for sensitive data ({instruction} {quote(name)})"
         scope.linter.warn("SecretsUsedInArgOrEnv", message, scope.location)

@@ -62,9 +62,7 @@ class NamedContext(NamedTuple):
         log_name = f"[context {self.key}] load metadata for "
         if kind == "docker-image" and reference != "scratch":
             name = _parsed(reference).with_default_tag()
-            return ImageRequest(
-                str(name), self.platform, options.resolve_mode, log_name=log_name + reference
-            )
+            return ImageRequest(str(name), self.platform, options.resolve_mode, log_name=log_name + reference)
         if kind == "oci-layout":
             store, name = self._layout(reference)
             return ImageRequest(name, self.platform, store=store, log_name=log_name + name)
@@ -244,7 +242,9 @@ def local_attrs(
         attrs["local.excludepatterns"] = gojson.dumps(excludes)
     follow = set(paths)
     if follow and "/" not in follow:
-        relative = sorted((path[1:] for path in follow), key=lambda path: path.encode(errors="surrogateescape"))
+        relative = sorted(
+            (path[1:] for path in follow), key=lambda path: path.encode(errors="surrogateescape")
+        )
         attrs["local.followpaths"] = gojson.dumps(relative)
     return attrs
 
@@ -259,7 +259,9 @@ class LocalSource(NamedTuple):
     @classmethod
     def of(cls, source: SourceOp) -> LocalSource:
         """Read the attributes of a `local://` source."""
-        lists = [json.loads(source.attr(f"local.{name}") or "[]") for name in ("followpaths", "excludepatterns")]
+        lists = [
+            json.loads(source.attr(f"local.{name}") or "[]") for name in ("followpaths", "excludepatterns")
+        ]
         return cls(source.identifier.partition("://")[2], tuple(lists[0]), tuple(lists[1]))
 
 

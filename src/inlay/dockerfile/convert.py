@@ -9,7 +9,7 @@ from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion, Result, Source
 from inlay.dockerfile.directives import find_directive
 from inlay.dockerfile.instructions import read_stages
-from inlay.dockerfile.lint import Linter, LintOptions, Warning
+from inlay.dockerfile.lint import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError, Location
 
@@ -24,7 +24,7 @@ class Converted(NamedTuple):
     """A Dockerfile's meaning for each platform asked for, in that order."""
 
     results: tuple[Result, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[LintWarning, ...]
 
 
 def convert(

@@ -23,10 +23,11 @@ from inlay.patterns import clean, join
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inlay.dockerfile.conversion import Conversion, Scope
+    from inlay.dockerfile.conversion import Conversion
     from inlay.dockerfile.drafts import Draft
     from inlay.dockerfile.giturl import GitUrl
     from inlay.dockerfile.instructions import InlineFile
+    from inlay.dockerfile.scope import Scope
     from inlay.llb.ops import Action
     from inlay.patterns import PatternMatcher
 
@@ -61,9 +62,7 @@ def transfer(conversion: Conversion, scope: Scope, request: Transfer) -> None:
     """Add the request's op to the stage. Raises `DockerfileError` or `ValueError` with BuildKit's message."""
     copying = _Copying(conversion, scope, request)
     actions = [*copying.from_sources(), *copying.from_files()]
-    notes = Notes(
-        copying.name, location=scope.location, ignore_cache=scope.stage.ignore_cache
-    )
+    notes = Notes(copying.name, location=scope.location, ignore_cache=scope.stage.ignore_cache)
     state = scope.stage.state
     if request.link and not request.chmod and MERGE not in conversion.options.missing:
         state.root = _link(conversion, scope, state.root, actions, notes)
@@ -92,7 +91,7 @@ def _link(
 class _Copying:
     """Makes the actions of one COPY or ADD."""
 
-    __slots__ = ("_dest", "_os", "_owner", "_request", "_mode", "_mode_text", "_scope", "_conversion", "name")
+    __slots__ = ("_conversion", "_dest", "_mode", "_mode_text", "_os", "_owner", "_request", "_scope", "name")
 
     def __init__(self, conversion: Conversion, scope: Scope, request: Transfer) -> None:
         self._conversion = conversion

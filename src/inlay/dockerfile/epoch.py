@@ -140,5 +140,3 @@ def _add_source(conversion: Conversion, add: ins.Add, env: Mapping[str, str]) ->
             check_digest(checksum)
         return http_source(url, http_file_name(url), NO_NOTES, checksum=checksum)
     raise ValueError("SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD")
-
-

@@ -16,9 +16,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 def expose(scope: Scope, instruction: Expose) -> None:
     """Note the ports, ranges as each of their ports. Raises `ValueError` with BuildKit's message."""
-    words = [
-        word for text in instruction.words for word in scope.conversion.lexer.split(text, scope.env)
-    ]
+    words = [word for text in instruction.words for word in scope.conversion.lexer.split(text, scope.env)]
     ports = [port for word in words for port in _ports(scope, word)]
     for port in ports:
         scope.stage.image.exposed_ports[port] = {}

@@ -40,7 +40,7 @@ class Flags:
             raise DockerfileError(f"unknown flag: {shown}", hint=suggest(name, known))
         if name in self._values and kind != LIST:
             raise DockerfileError(f"duplicate flag specified: {shown}")
-        if not equals and kind != BOOL or equals and kind == BOOL and not value:
+        if (not equals and kind != BOOL) or (equals and kind == BOOL and not value):
             raise DockerfileError(f"missing a value on flag: {shown}")
         if kind == BOOL:
             if value.lower() not in _TRUTHS:

@@ -186,7 +186,9 @@ def _read_image(raw: bytes) -> Image:
 
 def _read_config(image: Image, config: dict[str, Any]) -> None:
     image.user = _text(config, "user")
-    image.exposed_ports = {port: {} for port in _object(config.get("exposedports"), "ExposedPorts", fold=False)}
+    image.exposed_ports = {
+        port: {} for port in _object(config.get("exposedports"), "ExposedPorts", fold=False)
+    }
     image.volumes = {volume: {} for volume in _object(config.get("volumes"), "Volumes", fold=False)}
     labels = _object(config.get("labels"), "Labels", fold=False)
     image.labels = {name: _text(labels, name) for name in labels}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.dockerfile.lint import Linter
-    from inlay.dockerfile.parser import Node, ParseResult
+    from inlay.dockerfile.parser import Heredoc, Node, ParseResult
 
 
 class Instruction:
@@ -373,11 +373,9 @@ def _on_build(node: Node, _linter: Linter, location: Location) -> OnBuild:
         raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if trigger in ("MAINTAINER", "FROM"):
         raise DockerfileError(f"{trigger} isn't allowed as an ONBUILD trigger")
-    text = node.original.lstrip("\t\n\f\r ")
-    if text[:7].lower() == "onbuild":
-        text = text[7:].lstrip("\t\n\f\r ")
-    else:
-        text = node.original
+    blanks = "\t\n\f\r "
+    text = node.original.lstrip(blanks)
+    text = text[7:].lstrip(blanks) if text[:7].lower() == "onbuild" else node.original
     bodies = [f"\n{heredoc.content}{heredoc.name}" for heredoc in node.heredocs]
     return OnBuild(node, location, "".join([text, *bodies]))
 
@@ -393,9 +391,7 @@ _RUN_FLAGS = {"mount": LIST, "network": TEXT, "security": TEXT, "device": LIST}
 
 def _run(node: Node, _linter: Linter, location: Location) -> Run:
     flags = _flags(node, _RUN_FLAGS)
-    files = tuple(
-        InlineFile(heredoc.name, heredoc.content, chomp=heredoc.chomp) for heredoc in node.heredocs
-    )
+    files = tuple(InlineFile(heredoc.name, heredoc.content, chomp=heredoc.chomp) for heredoc in node.heredocs)
     run = Run(node, location, flags, files)
     if run.network not in ("default", "none", "host"):
         raise DockerfileError(f"invalid network mode {quote(run.network)}")
@@ -414,9 +410,7 @@ def _entrypoint(node: Node, _linter: Linter, location: Location) -> Entrypoint:
     return Entrypoint(node, location, _command_line(node))
 
 
-_CHECK_FLAGS = {
-    name: TEXT for name in ("interval", "timeout", "start-period", "start-interval", "retries")
-}
+_CHECK_FLAGS = dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), TEXT)
 
 
 def _health_check(node: Node, _linter: Linter, location: Location) -> HealthCheck:
@@ -460,15 +454,23 @@ def _retries(flags: Flags) -> int:
     return retries
 
 
+def heredoc_in(word: str) -> Heredoc | None:
+    """The here-document that a word asks for, if any."""
+    try:
+        return parse_heredoc(word)
+    except DockerfileError:
+        return None
+
+
 def _sources_and_dest(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]:
     *sources, dest = node.arguments
-    if parse_heredoc(dest):
+    if heredoc_in(dest):
         raise DockerfileError(f"{node.name.upper()} cannot accept a heredoc as a destination")
     contents = {heredoc.name: heredoc.content for heredoc in node.heredocs}
     paths: list[str] = []
     files: list[InlineFile] = []
     for source in sources:
-        heredoc = parse_heredoc(source)
+        heredoc = heredoc_in(source)
         if heredoc is None:
             paths.append(source)
             continue
@@ -516,7 +518,9 @@ def _from(node: Node, linter: Linter, location: Location) -> Stage:
     if len(words) == 3 and words[2] != words[2].lower():
         linter.warn("StageNameCasing", f"Stage name '{words[2]}' should be lowercase", location)
     if len(words) >= 3 and not _casings_match(node.value, words[1]):
-        linter.warn("FromAsCasing", f"'{words[1]}' and '{node.value}' keywords' casing do not match", location)
+        linter.warn(
+            "FromAsCasing", f"'{words[1]}' and '{node.value}' keywords' casing do not match", location
+        )
     name = _stage_name(words)
     stage = Stage(node, location, name, _flags(node, {"platform": TEXT}).text("platform"))
     if name:

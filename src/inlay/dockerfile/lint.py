@@ -69,7 +69,7 @@ DESCRIPTIONS = {
 """Each rule's name, and what it wants in general."""
 
 
-class Warning(NamedTuple):  # noqa: A001 - it is what BuildKit and its users call it
+class LintWarning(NamedTuple):
     """One finding: `message` says it of this place, `description` in general. `url` may be empty."""
 
     rule: str
@@ -126,9 +126,7 @@ class LintOptions(NamedTuple):
 
     def merged(self, other: LintOptions) -> LintOptions:
         """These options with the rules of `other` added; `error` stays."""
-        return self._replace(
-            skip=self.skip | other.skip, experimental=self.experimental | other.experimental
-        )
+        return self._replace(skip=self.skip | other.skip, experimental=self.experimental | other.experimental)
 
 
 NO_OPTIONS = LintOptions()
@@ -141,7 +139,7 @@ class Linter:
 
     def __init__(self, options: LintOptions = NO_OPTIONS, *, enabled: bool = True) -> None:
         self.options = options
-        self.warnings: list[Warning] = []
+        self.warnings: list[LintWarning] = []
         self.enabled = enabled
 
     @classmethod
@@ -157,7 +155,7 @@ class Linter:
                 return
         elif self.options.skip & {rule, "all"}:
             return
-        self.warnings.append(Warning(rule, message, location))
+        self.warnings.append(LintWarning(rule, message, location))
 
     def for_comments(self, comments: Sequence[str]) -> Linter:
         """The linter for an instruction with these comments before it: one may be `check=skip=…`."""

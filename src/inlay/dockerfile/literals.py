@@ -24,12 +24,60 @@ _DURATION_UNITS = {
     "h": 3600 * 10**9,
 }
 _ULIMITS = (
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 )
 _SIGNALS = (
-    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM "
-    "TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX"
-).split()
+    "ABRT",
+    "ALRM",
+    "BUS",
+    "CHLD",
+    "CLD",
+    "CONT",
+    "FPE",
+    "HUP",
+    "ILL",
+    "INT",
+    "IO",
+    "IOT",
+    "KILL",
+    "PIPE",
+    "POLL",
+    "PROF",
+    "PWR",
+    "QUIT",
+    "SEGV",
+    "STKFLT",
+    "STOP",
+    "SYS",
+    "TERM",
+    "TRAP",
+    "TSTP",
+    "TTIN",
+    "TTOU",
+    "URG",
+    "USR1",
+    "USR2",
+    "VTALRM",
+    "WINCH",
+    "XCPU",
+    "XFSZ",
+    "RTMIN",
+    "RTMAX",
+)
 
 
 def parse_int(text: str, *, base: int = 10, bits: int = 64) -> int:
@@ -178,7 +226,7 @@ def _duration_part(text: str, rest: str) -> tuple[int, str]:
     if dotted:
         fraction = _leading_digits(rest[1:])
         rest = rest[1 + len(fraction) :]
-    if not whole and not fraction or len(whole.lstrip("0")) > 19:
+    if (not whole and not fraction) or len(whole.lstrip("0")) > 19:
         raise ValueError(f"time: invalid duration {_quote_bytes(text)}")
     end = next((position for position, char in enumerate(rest) if char in ".0123456789"), len(rest))
     unit, rest = rest[:end], rest[end:]
@@ -243,9 +291,7 @@ def parse_ulimit(text: str) -> Ulimit:
         raise ValueError(f"invalid ulimit type: {name}")
     parts = limits.split(":")
     if len(parts) > 2:
-        raise ValueError(
-            f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
-        )
+        raise ValueError(f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`")
     hard = parse_int(parts[-1])
     soft = parse_int(parts[0])
     if hard != -1:

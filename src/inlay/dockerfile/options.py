@@ -107,7 +107,11 @@ def _parse(options: Mapping[str, str], build_platform: Platform) -> ConvertOptio
     network = options.get("force-network-mode", "")
     if network not in _NETWORKS:
         raise UsageError(f"invalid netmode {network}")
-    arg = {name.removeprefix("build-arg:"): value for name, value in options.items() if name.startswith("build-arg:")}
+    arg = {
+        name.removeprefix("build-arg:"): value
+        for name, value in options.items()
+        if name.startswith("build-arg:")
+    }
     no_cache = options.get("no-cache")
     return ConvertOptions(
         build_platform=build_platform,

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from inlay.dockerfile.copy import inline_file
 from inlay.dockerfile.drafts import DraftMount, ExecDraft, FileDraft
 from inlay.dockerfile.image import DEFAULT_PATH
-from inlay.dockerfile.instructions import Run
+from inlay.dockerfile.instructions import Run, heredoc_in
 from inlay.dockerfile.mounts import MountOptions, read_mount
 from inlay.dockerfile.options import BIND_WITHOUT_OUTPUT, SETS_DEFAULT_PATH
 from inlay.dockerfile.parser import chomp_heredoc
-from inlay.dockerfile.instructions import heredoc_in
-from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote
 from inlay.llb import ops
 from inlay.llb.graph import Notes
@@ -117,7 +115,7 @@ def _with_arguments(scope: Scope, arguments: tuple[str, ...]) -> str:
 class _Running:
     """Collects the mounts of one RUN."""
 
-    __slots__ = ("_conversion", "_options", "_scope", "mounts", "secret_env", "specials", "_sockets")
+    __slots__ = ("_conversion", "_options", "_scope", "_sockets", "mounts", "secret_env", "specials")
 
     def __init__(self, conversion: Conversion, scope: Scope, options: list[MountOptions]) -> None:
         self._conversion = conversion
@@ -169,9 +167,9 @@ class _Running:
         env = self._scope.env
         if self._sockets and "SSH_AUTH_SOCK" not in env:
             env = {**env, "SSH_AUTH_SOCK": self._sockets[0].dest}
-        if SETS_DEFAULT_PATH in self._conversion.options.missing and "PATH" not in env:
-            if self._conversion.target_platform.os != "windows":
-                env = {**env, "PATH": DEFAULT_PATH}
+        lacks_path = SETS_DEFAULT_PATH in self._conversion.options.missing and "PATH" not in env
+        if lacks_path and self._conversion.target_platform.os != "windows":
+            env = {**env, "PATH": DEFAULT_PATH}
         return tuple([f"{name}={value}" for name, value in env.items()])
 
     def _add(self, option: MountOptions, source: StageBuild) -> None:

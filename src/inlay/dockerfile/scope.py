@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from inlay.dockerfile.shell import ExpansionError
 from inlay.dockerfile.suggest import suggest
 from inlay.platform import Platform, format_platform, normalise, parse
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from inlay.dockerfile.lint import Linter
     from inlay.dockerfile.shell import Lexer
     from inlay.dockerfile.stages import StageBuild, Step
-    from inlay.errors import DockerfileError, Location
+    from inlay.errors import Location
 
 NOT_IN_ENV = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
 """ARGs that are for the builder, and become no variables."""
@@ -46,7 +48,11 @@ class Scope:
         return self.expand_with(self.conversion.lexer, word)
 
     def expand_with(self, lexer: Lexer, word: str) -> str:
-        expansion = lexer.expand(word, self.env)
+        try:
+            expansion = lexer.expand(word, self.env)
+        except ExpansionError as error:
+            self._warn_unset(error.unmatched)
+            raise
         if expansion.unmatched:
             self._warn_unset(expansion.unmatched)
         return expansion.text
@@ -60,13 +66,13 @@ class Scope:
             message = f"Usage of undefined variable '${name}'" + (f" (did you mean ${near}?)" if near else "")
             self.linter.warn("UndefinedVar", message, self.location)
 
-    def command_text(self, lexer: Lexer | None = None, source: str = "", env: Mapping[str, str] | None = None) -> str:
+    def command_text(
+        self, lexer: Lexer | None = None, source: str = "", env: Mapping[str, str] | None = None
+    ) -> str:
         """The instruction as progress shows it: its first word in upper case, variables expanded."""
         text = source or self.source
-        try:
+        with contextlib.suppress(ExpansionError):
             text = (lexer or self.conversion.lexer).expand(text, self.env if env is None else env).text
-        except DockerfileError:
-            pass
         name, space, rest = text.partition(" ")
         return name.upper() + space + rest
 
@@ -74,7 +80,12 @@ class Scope:
         """The text behind `[stage 2/5] `; counts on."""
         platform = self.stage.platform or self.conversion.target_platform
         return step_name(
-            self.stage, text, platform, self.env, multi=self.conversion.options.multi_platform, trigger=self.step.is_trigger
+            self.stage,
+            text,
+            platform,
+            self.env,
+            multi=self.conversion.options.multi_platform,
+            trigger=self.step.is_trigger,
         )
 
     def commit(self, created_by: str, *, layer: bool = False) -> None:
@@ -109,7 +120,9 @@ def _cross_target(base: Platform, env: Mapping[str, str]) -> str:
     target = _target_in(env)
     if target is None:
         return ""
-    target = normalise(target._replace(os=target.os or base.os, architecture=target.architecture or base.architecture))
+    target = normalise(
+        target._replace(os=target.os or base.os, architecture=target.architecture or base.architecture)
+    )
     if target.os != base.os:
         return "->" + format_platform(target)
     if target.architecture == base.architecture:
@@ -130,4 +143,8 @@ def _target_in(env: Mapping[str, str]) -> Platform | None:
                 continue
         if name in fields:
             found[fields[name]] = value
-    return Platform(found.get("os", ""), found.get("architecture", ""), found.get("variant", "")) if found else None
+    return (
+        Platform(found.get("os", ""), found.get("architecture", ""), found.get("variant", ""))
+        if found
+        else None
+    )

@@ -5,7 +5,7 @@
     lexer.split("a $A", {"A": "b c"})        # ["a", "b", "c"]
 
 Source: BuildKit's frontend/dockerfile/shell/lex.go, quirks included. Bytes that are not UTF-8 come out as
-U+FFFD. Every failure is a `DockerfileError` without location.
+U+FFFD. Every failure is an `ExpansionError` without location.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ class Expansion(NamedTuple):
     text: str
     matched: frozenset[str]
     unmatched: frozenset[str]
+
+
+class ExpansionError(DockerfileError):
+    """A word that cannot be expanded; `unmatched` are the names before that place that were not set."""
+
+    def __init__(self, message: str, unmatched: frozenset[str]) -> None:
+        super().__init__(message)
+        self.unmatched = unmatched
 
 
 class Lexer(NamedTuple):
@@ -151,7 +159,8 @@ class _Reading:
         try:
             return self._until("")
         except DockerfileError as error:
-            raise DockerfileError(f"failed to process {quote(self.source)}: {error}") from None
+            message = f"failed to process {quote(self.source)}: {error}"
+            raise ExpansionError(message, frozenset(self.unmatched)) from None
 
     def _peek(self) -> str:
         """The next character; empty at the end."""
