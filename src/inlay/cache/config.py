@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inlay.digest import Digest
 from inlay.errors import CacheError, ContentError
-from inlay.solver.keys import Chain, RecordNode, time_value
+from inlay.solver.keys import Chain, RecordNode
+from inlay.timestamp import parse_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,12 +124,21 @@ def _sorted_layers(chains: Iterable[Chain]) -> tuple[tuple[CacheLayer, ...], dic
     layers = list(entries)
     # Sorted by blob, and equal blobs by what they stand on, in an order in which parents come first.
     rank = {NO_PARENT: NO_PARENT}
-    for entry in sorted(range(len(layers)), key=lambda entry: (depths[entry], layers[entry][0])):
-        rank[entry] = len(rank)
+    for level in _by_depth(depths):
+        for entry in sorted(level, key=lambda entry: (layers[entry][0], rank[layers[entry][1]])):
+            rank[entry] = len(rank)
     order = sorted(range(len(layers)), key=lambda entry: (layers[entry][0], rank[layers[entry][1]]))
     number = {entry: n for n, entry in enumerate(order)} | {NO_PARENT: NO_PARENT}
     sorted_layers = tuple(CacheLayer(layers[entry][0], number[layers[entry][1]]) for entry in order)
     return sorted_layers, {chain: number[entry] for chain, entry in entry_of.items()}
+
+
+def _by_depth(depths: list[int]) -> list[list[int]]:
+    """The numbers of the entries at each depth, lowest first."""
+    levels: list[list[int]] = [[] for _ in range(max(depths, default=0))]
+    for entry, depth in enumerate(depths):
+        levels[depth - 1].append(entry)
+    return levels
 
 
 def _from_known(chain: Chain, known: Mapping[int, int]) -> list[Chain]:
@@ -253,9 +263,8 @@ def _number(value: object, what: str, limit: int = sys.maxsize) -> int:
 
 def _time(fields: dict[str, Any]) -> str:
     created = fields.get("createdAt")
-    if not isinstance(created, str):
-        raise CacheError(f"a time in the cache is not text but {created!r:.60}")
-    time_value(created)
+    if not isinstance(created, str) or parse_ns(created) is None:
+        raise CacheError(f"a result in the cache has the time {created!r:.60}, which is none")
     return created
 
 

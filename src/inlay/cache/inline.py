@@ -14,7 +14,7 @@ from inlay.cache.config import NO_PARENT, config_of, encode, graph_of, parse_rec
 from inlay.errors import CacheError
 from inlay.oci.descriptor import CREATED_AT, UNCOMPRESSED
 from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED
-from inlay.solver.keys import time_value
+from inlay.timestamp import GO_ZERO, parse_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "buildkit/description"
 """Annotation of a layer: the command that made it."""
-
-NO_TIME = "0001-01-01T00:00:00Z"
-"""What BuildKit writes for the time of a result in `chains`."""
 
 
 def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
@@ -79,7 +76,7 @@ def _placed(record: ConfigRecord, config: CacheConfig, positions: Mapping[str, l
         if all(n in positions[blob] for n, blob in enumerate(blobs)):
             results.append((len(blobs) - 1, created))
         else:
-            chains.append((tuple(positions[blob][-1] for blob in blobs), NO_TIME))
+            chains.append((tuple(positions[blob][-1] for blob in blobs), GO_ZERO))
     return record._replace(results=tuple(results), chains=tuple(chains))
 
 
@@ -128,17 +125,9 @@ def _annotated(config: ImageConfig, layers: Sequence[Descriptor]) -> list[Descri
         entry = history[n] if n < len(history) else {}
         notes = {UNCOMPRESSED: str(diff_id)}
         created, description = entry.get("created"), entry.get("created_by")
-        if isinstance(created, str) and _is_time(created):
+        if isinstance(created, str) and parse_ns(created) is not None:
             notes[CREATED_AT] = created
         if isinstance(description, str) and description:
             notes[DESCRIPTION] = description
         annotated.append(layer.annotated(notes))
     return annotated
-
-
-def _is_time(text: str) -> bool:
-    try:
-        time_value(text)
-    except CacheError:
-        return False
-    return True

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from inlay.errors import CacheError
-from inlay.solver.keys import CacheRecord, Link, decisive, derived_key, is_random, time_value
+from inlay.solver.keys import CacheRecord, Link, decisive, derived_key, is_random
+from inlay.timestamp import parse_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -211,11 +211,8 @@ class CacheIndex:
 
 def _newest_first(record: CacheRecord) -> tuple[int, bool]:
     # Of equal age (a build may fix the time of all that it makes) the one that was added last stays first.
-    try:
-        age = -time_value(record.created)
-    except CacheError:
-        age = sys.maxsize
-    return age, record.remote is not None
+    created = parse_ns(record.created)
+    return -created if created is not None else sys.maxsize, record.remote is not None
 
 
 def _identify(

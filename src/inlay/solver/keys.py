@@ -8,11 +8,7 @@ what its links say it is: the step's digest together with, for each input, the k
 from __future__ import annotations
 
 import hashlib
-import re
-import time
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-
-from inlay.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -172,34 +168,3 @@ def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> K
 
 def _stable_first(link: tuple[KeyId, str]) -> tuple[bool, tuple[KeyId, str]]:
     return is_random(link[0]), link
-
-
-_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))\Z", re.ASCII
-)
-
-
-def time_text(nanoseconds: int) -> str:
-    """Write a time since 1970 as Go writes it in JSON: RFC 3339 in UTC, without trailing zeros."""
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    t = time.gmtime(seconds)
-    text = f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}"
-    return text + (f".{fraction:09}".rstrip("0") if fraction else "") + "Z"
-
-
-def time_value(text: str) -> int:
-    """Read an RFC 3339 time: nanoseconds since 1970. Raises `CacheError` when it is none."""
-    match = _TIME.match(text)
-    if not match:
-        raise CacheError(f"{text!r:.60} is not a time such as 2006-01-02T15:04:05Z")
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 60):
-        raise CacheError(f"{text!r:.60} is not a time that exists")
-    # Days since 1970 in a calendar whose years begin in March, so that leap days come last.
-    y, m = (year, month - 3) if month > 2 else (year - 1, month + 9)
-    days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * m + 2) // 5 + day - 1 - 719468
-    offset = 0
-    if match[8]:
-        offset = (int(match[9]) * 60 + int(match[10])) * (60 if match[8] == "+" else -60)
-    seconds = days * 86400 + hour * 3600 + minute * 60 + second - offset
-    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))

@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from inlay.errors import CacheError, SolveError
-from inlay.solver.keys import CONTENT, CacheRecord, Link, output_key, time_text
+from inlay.solver.keys import CONTENT, CacheRecord, Link, output_key
 from inlay.solver.vertex import Silent, inputs_first
 from inlay.tasks import all_done, first_done, gather, spawn, start
+from inlay.timestamp import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -347,7 +348,7 @@ class Solver(Generic[R]):
     async def _keep(self, value: R) -> tuple[str, str] | None:
         """Store a result; return its id and when that was."""
         try:
-            return await self._store.keep(value), time_text(self._clock())
+            return await self._store.keep(value), format_ns(self._clock())
         except CacheError:
             return None  # the build has its result; later ones do not
 
