@@ -1,10 +1,10 @@
 """One build, from request to result: the composition root, and the only module that wires everything.
 
-    1  the store is opened                       6  content is hashed where definitions do not match
-    2  the Dockerfile is read and parsed         7  what has no record runs
-    3  stages become LLB and an image config     8  layers are packed
-    4  caches are imported                       9  the cache goes into the image config
-    5  the solver looks for definition keys     10  the image is pushed or written
+1  the store is opened                       6  content is hashed where definitions do not match
+2  the Dockerfile is read and parsed         7  what has no record runs
+3  stages become LLB and an image config     8  layers are packed
+4  caches are imported                       9  the cache goes into the image config
+5  the solver looks for definition keys     10  the image is pushed or written
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from inlay.actions.cachemounts import CacheMounts
 from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
-from inlay.errors import SolveError, UsageError
+from inlay.errors import DockerfileError, SolveError
 from inlay.frontend import Frontend
-from inlay.output import Output, plan_outputs
+from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
-from inlay.refs import SCRATCH, Ref, RefStore
+from inlay.refs import SCRATCH, RefStore
 from inlay.request import BuildResult, StepOutcome
 from inlay.solver.export import export
 from inlay.solver.index import CacheIndex
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.executor.executor import Executor
     from inlay.progress.events import Event
-    from inlay.request import BuildRequest
+    from inlay.request import BuildRequest, Option
 
 __all__ = ["NotCached", "build"]
 
@@ -81,6 +81,9 @@ class _Build:
             emit=sink,
             clock=self._clock,
         )
+        self.exporter = Exporter(
+            request, store.root, store.content, self.refs, self.places, sink, self.frontend.epoch_s
+        )
         self.index = CacheIndex(store.cache)
         self.observer = _Observer(sink)
 
@@ -90,12 +93,15 @@ class _Build:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             converted = await in_thread(self.frontend.convert, abort=self.places.cancel)
             await gather(importing)
-            images = await self._solve(converted)
-            digest, config_digest = "", ""
-            for output in self.outputs:
-                digest, config_digest = await output.write(self, images)
+            built = await self._solve(converted)
+            written = [await self.exporter.write(output, built) for output in self.outputs]
             self.frontend.save()
-            return self._result(digest, config_digest)
+            return self._result(next((each for each in written if each.digest), Written()))
+        except DockerfileError:
+            raise
+        except SolveError as error:
+            error.excerpt = self.frontend.excerpt(error.location)
+            raise
         finally:
             self.worker.close()
             self.refs.close()
@@ -103,10 +109,10 @@ class _Build:
 
     # -- caches come in ------------------------------------------------------------------------------
 
-    async def _import(self, option: object) -> None:
+    async def _import(self, option: Option) -> None:
         from inlay.cache.imports import import_cache
 
-        for graph in await import_cache(option, self.places, self.emit):  # type: ignore[arg-type]
+        for graph in await import_cache(option, self.places, self.emit):
             self.index.ingest(graph)
 
     # -- solving -------------------------------------------------------------------------------------
@@ -124,7 +130,9 @@ class _Build:
         built = []
         for result, target in zip(converted, targets, strict=True):
             value = next(solved).value if target is not None else SCRATCH
-            built.append(BuiltPlatform(result, target, await self.worker.as_layers(value), solver))
+            ref = await self.worker.as_layers(value)
+            records = export(solver, [target]) if target is not None else None
+            built.append(BuiltPlatform(result.platform, result.image, result.base_image, ref, records))
         return built
 
     def _target(self, result: Converted) -> Edge[Result] | None:
@@ -137,7 +145,6 @@ class _Build:
             self.frontend.source_of(self.refs),
             ignore_cache=lambda vertex: vertex.ignore_cache,
         )
-        self.observer.expect(steps.values())
         return Edge(steps[definition.target.vertex.digest], definition.target.output)
 
     def _clock(self) -> int:
@@ -150,33 +157,15 @@ class _Build:
 
         return choose_executor(self.request.runtime, f"{self.store.root}/runtime")
 
-    def _result(self, digest: str, config_digest: str) -> BuildResult:
+    def _result(self, written: Written) -> BuildResult:
         return BuildResult(
-            digest,
-            config_digest,
+            written.digest,
+            written.config_digest,
             tuple(self.observer.outcomes.values()),
             self.places.bytes_pulled,
             self.places.bytes_pushed,
             tuple(self.frontend.warnings),
         )
-
-
-class BuiltPlatform:
-    """What the solver made for one platform, and how it can be exported."""
-
-    __slots__ = ("_solver", "_target", "converted", "ref")
-
-    def __init__(
-        self, converted: Converted, target: Edge[Result] | None, ref: Ref, solver: Solver[Result]
-    ) -> None:
-        self.converted = converted
-        self.ref = ref
-        self._target = target
-        self._solver = solver
-
-    def records(self) -> object:
-        """The records of this platform's graph; None of an empty one."""
-        return export(self._solver, [self._target]) if self._target is not None else None
 
 
 class _Observer:
@@ -185,9 +174,6 @@ class _Observer:
     def __init__(self, emit: Callable[[Event], None]) -> None:
         self._emit = emit
         self.outcomes: dict[str, StepOutcome] = {}
-
-    def expect(self, steps: object) -> None:
-        """Nothing is known yet of these steps."""
 
     def started(self, vertex: object) -> None:
         step = _step(vertex)
@@ -204,7 +190,9 @@ class _Observer:
     def failed(self, vertex: object, error: BaseException) -> None:
         cancelled = isinstance(error, Cancelled | KeyboardInterrupt)
         text = error.message if isinstance(error, SolveError) else str(error)
-        event = Completed(_step(vertex).digest, time.time(), error="" if cancelled else text, cancelled=cancelled)
+        event = Completed(
+            _step(vertex).digest, time.time(), error="" if cancelled else text, cancelled=cancelled
+        )
         self._finish(vertex, "failed", event)
 
     def _finish(self, vertex: object, outcome: str, event: Completed) -> None:

@@ -73,6 +73,7 @@ class SolveError(InlayError):
         self.message = message
         self.step = step
         self.location = location
+        self.excerpt = ""
 
     def __str__(self) -> str:
         where = f"{self.location}: " if self.location else ""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from inlay.actions.worker import Result
     from inlay.archive.digestmemory import DigestMemory
     from inlay.dockerfile.conversion import Result as Converted
+    from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import ImageRequest
+    from inlay.errors import Location
     from inlay.llb.graph import Vertex
     from inlay.llb.ops import SourceOp
     from inlay.progress.events import Event
@@ -50,6 +52,7 @@ class Frontend:
         self._memory: DigestMemory | None = None
         self._images = ImageResolver(self._places_of)
         self.epoch_s = _epoch(request)
+        self.dockerfile = b""
         self.warnings: list[str] = []
 
     # -- the Dockerfile ------------------------------------------------------------------------------
@@ -77,7 +80,14 @@ class Frontend:
             self._emit(Warned("", line))
         return converted.results
 
-    def _options(self) -> object:
+    def excerpt(self, location: Location | None) -> str:
+        """The lines of the Dockerfile around `location`, ready to print."""
+        from inlay.dockerfile.convert import excerpt
+
+        text = excerpt(self.dockerfile, location)
+        return f"{text}\n" if text else ""
+
+    def _options(self) -> ConvertOptions:
         from inlay.dockerfile.options import ConvertOptions
 
         request = self._request
@@ -103,7 +113,9 @@ class Frontend:
         for name, value in request.build_contexts:
             options[f"context:{name}"] = self._named_context(name, value)
         self._main_context()
-        return ConvertOptions.parse({name: value for name, value in options.items() if value or name == "no-cache"}, host())
+        return ConvertOptions.parse(
+            {name: value for name, value in options.items() if value or name == "no-cache"}, host()
+        )
 
     def _main_context(self) -> None:
         context = self._request.context
@@ -313,7 +325,9 @@ def _read(path: str, name: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(DOCKERFILE_LIMIT + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}; name the Dockerfile with -f") from error
+        raise UsageError(
+            f"cannot read {path}: {(error.strerror or '').lower()}; name the Dockerfile with -f"
+        ) from error
     if len(data) > DOCKERFILE_LIMIT:
         raise UsageError(f"{name} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
     return data
@@ -330,10 +344,12 @@ def _host_option(text: str) -> str:
 def _size(text: str) -> int:
     """docker's sizes: `64m`, `1g`, `1048576`. Raises `UsageError`."""
     units = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-    lower = text.strip().lower().removesuffix("b") if text.strip().lower()[-2:-1].isalpha() else text.strip().lower()
+    lower = (
+        text.strip().lower().removesuffix("b")
+        if text.strip().lower()[-2:-1].isalpha()
+        else text.strip().lower()
+    )
     number, unit = (lower[:-1], lower[-1:]) if lower[-1:] in units else (lower, "b")
     if not number.isascii() or not number.isdigit():
         raise UsageError(f"--shm-size {text}: not a size such as 64m")
     return int(number) << units[unit]
-
-

@@ -102,6 +102,12 @@ class Ref(NamedTuple):
     layers: tuple[Layer, ...] = ()
 
 
+class ContextRef(NamedTuple):
+    """A slice of a build context, read in place. It is never recorded or exported."""
+
+    context: Tree
+
+
 SCRATCH = Ref()
 """The empty tree."""
 

@@ -81,7 +81,6 @@ def _spec(worker: Worker, op: ExecOp, meta: Meta, mounts: StepMounts) -> Process
         extra_hosts=tuple((entry.host, entry.ip) for entry in meta.extra_hosts),
         ulimits=tuple(Ulimit(*limit) for limit in meta.ulimits),
         readonly_rootfs=mounts.readonly_root,
-        cgroup_parent=meta.cgroup_parent,
     )
 
 

@@ -52,6 +52,11 @@ class Step:
     def __repr__(self) -> str:
         return f"<Step {self.vertex!r}>"
 
+    @property
+    def is_instruction(self) -> bool:
+        """Whether it is a step of the Dockerfile, rather than a source or an internal one."""
+        return not isinstance(self.vertex.op, SourceOp) and not self.vertex.name.startswith("[internal]")
+
     async def cache_map(self) -> CacheMap[Result]:
         if self._source is not None:
             return CacheMap(await self._source.digests())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import CacheError
-from inlay.refs import Ref
+from inlay.refs import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
 
 if TYPE_CHECKING:
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from inlay.progress.events import Event
     from inlay.refs import RefStore
     from inlay.solver.keys import CacheRecord
-    from inlay.sources.local import LocalContext
-
-
-class ContextRef(NamedTuple):
-    """A slice of a build context, read in place. It is never recorded or exported."""
-
-    context: LocalContext
 
 
 Result = Ref | ContextRef
@@ -83,7 +76,7 @@ class Worker:
             self._copies[name] = spawn(self._copy(result.context))
         return await self._copies[name]
 
-    async def _copy(self, context: LocalContext) -> Ref:
+    async def _copy(self, context: Tree) -> Ref:
         from inlay.actions.fileop import copy_tree
 
         active = await self.refs.prepare(Ref())

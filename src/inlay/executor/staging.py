@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     StagedMount = tuple[str, Source, str, bool]  # target, source, selector, readonly
 
 
-def copy_paths(mounts: Iterable[StagedMount]) -> dict[str, int]:
-    """A detached copy of each path that `mounts` show."""
-    return {source: linux.open_tree(source) for _, source, _, _ in mounts if isinstance(source, str)}
+def copy_paths(mounts: Iterable[StagedMount]) -> list[int | None]:
+    """For each of `mounts` a detached copy of the path that it shows; None where it shows none."""
+    return [linux.open_tree(source) if isinstance(source, str) else None for _, source, _, _ in mounts]
 
 
 class Guard:
@@ -64,7 +64,7 @@ def copy_devices(guard: Guard, *, insecure: bool) -> dict[str, int | None]:
 
 
 def open_sources(
-    mounts: Iterable[StagedMount], paths: dict[str, int], fds: list[int], attributes: int
+    mounts: Iterable[StagedMount], paths: list[int | None], fds: list[int], attributes: int
 ) -> list[int]:
     """The tree to attach for each of `mounts`, in order, with `attributes` set everywhere in it.
 
@@ -72,11 +72,13 @@ def open_sources(
     """
     attached: set[int] = set()
     trees = []
-    for _, source, selector, readonly in mounts:
+    for (_, source, selector, readonly), path in zip(mounts, paths, strict=True):
         if isinstance(source, tuple):
             tree = linux.new_mount("tmpfs", source, linux.MOUNT_ATTR_NOSUID)
+        elif path is not None and not selector:
+            tree = path
         else:
-            tree = _select(paths[source] if isinstance(source, str) else fds[source], selector, attached)
+            tree = _select(fds[source] if isinstance(source, int) else path or 0, selector, attached)
         linux.set_attributes(tree, attributes | (linux.MOUNT_ATTR_RDONLY if readonly else 0), recursive=True)
         trees.append(tree)
     for mount_fd in attached:
@@ -85,7 +87,7 @@ def open_sources(
 
 
 def _select(mount_fd: int, selector: str, attached: set[int]) -> int:
-    """A copy of what is at `selector` in a detached mount; copies can be made of attached ones only."""
+    """A copy of what is at `selector` in a detached mount; only attached ones can be copied."""
     if mount_fd not in attached:
         linux.move_mount(mount_fd, "/")
         attached.add(mount_fd)

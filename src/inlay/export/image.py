@@ -6,7 +6,6 @@ layers and times, so an image whose steps were all cached keeps its digest.
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,7 +64,7 @@ def assemble(
     layers: Sequence[ImageLayer],
     platform: Platform,
     *,
-    inline_cache: bytes | None = None,
+    inline_cache: str | None = None,
     epoch_s: int | None = None,
     base_history: Sequence[Mapping[str, Any]] = (),
     docker: bool = False,
@@ -73,7 +72,7 @@ def assemble(
 ) -> Image:
     """Make the image of `layers`, lowest first, and of the frontend's `config`.
 
-    `inline_cache` is the JSON of the cache records; None leaves the field out. `epoch_s` is
+    `inline_cache` is the base64 of the cache records; None leaves the field out. `epoch_s` is
     SOURCE_DATE_EPOCH: no time of the image that the base image did not bring is later.
     """
     fields = json.loads(config)
@@ -89,7 +88,7 @@ def assemble(
         times = [entry["created"] for entry in history if entry.get("created")]
         fields["created"] = times[-1] if times else None
     if inline_cache is not None:
-        fields[INLINE_CACHE] = base64.b64encode(inline_cache).decode()
+        fields[INLINE_CACHE] = inline_cache
     raw = dumps({name: fields[name] for name in sorted(fields)}).encode()
     return Image(_manifest(raw, layers, docker, annotations or {}), raw, platform)
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from inlay.errors import SourceError
+from inlay.refs import ContextRef
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class LocalSource:
 
         return (f"random:{Digest.of(repr(self._op)).hex}",)
 
-    async def open(self) -> LocalContext:
-        return await in_thread(self._context)
+    async def fetch(self) -> ContextRef:
+        return ContextRef(await in_thread(self._context))
 
     def _context(self) -> LocalContext:
         from inlay.sources.local import LocalContext

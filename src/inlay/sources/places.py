@@ -76,6 +76,18 @@ class Places:
             self._open[location] = Place(location, repository, repository)
         return self._open[location]
 
+    def cache_registry(self, reference: Reference) -> Place:
+        """Where an imported cache is: what was built here under that name, or its registry."""
+        if os.path.exists(f"{self._root}/index.json"):
+            store = self.layout(self._root)
+            name = str(reference if reference.tag or reference.digest else reference._replace(tag="latest"))
+            try:
+                store.images.fetch_manifest(name)
+            except ContentError:
+                return self.registry(reference)
+            return named(store, name)
+        return self.registry(reference)
+
     def layout(self, path: str) -> Place:
         """An OCI layout, a folder or an archive. Raises `ContentError` where it is none."""
         location = f"layout:{os.path.abspath(path)}"

@@ -1,0 +1,110 @@
+"""`--cache-from`: caches out of registries, OCI layouts and local cache folders (BuildKit: cache/remotecache).
+
+A cache may be an image with an inline cache, for any number of platforms, or a cache manifest of its own.
+Whatever is wrong with it becomes one warning, and the build goes on without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.cache.config import graph_of, parse_config
+from inlay.cache.inline import import_inline
+from inlay.errors import CacheError, InlayError
+from inlay.oci.descriptor import CACHE_CONFIG, INDEXES, MANIFESTS
+from inlay.oci.image import ImageConfig, Index, Manifest
+from inlay.progress.report import shown
+from inlay.reference import parse as parse_reference
+from inlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from inlay.oci.descriptor import Descriptor
+    from inlay.progress.events import Event
+    from inlay.progress.report import Shown
+    from inlay.request import Option
+    from inlay.solver.keys import RecordGraph
+    from inlay.sources.places import Place, Places
+
+CONFIG_LIMIT = 64 << 20
+"""A cache config, or an image config with an inline cache, is read up to this many bytes."""
+_MAX_MANIFESTS = 200
+
+
+async def import_cache(option: Option, places: Places, emit: Callable[[Event], None]) -> list[RecordGraph]:
+    """The record graphs of one `--cache-from`; none, and a warning, where it cannot be used."""
+    return await in_thread(_import, option, places, emit)
+
+
+def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> list[RecordGraph]:
+    name = option.get("ref") or option.get("src")
+    try:
+        with shown(emit, f"importing cache manifest from {name}") as view:
+            place, tag = _place(option, places)
+            top = place.images.fetch_manifest(tag)
+            if (cache := _cache_manifest(top)) is not None:
+                return [_read_config(place, *cache)]
+            return list(_inline_graphs(place, top, view))
+    except (InlayError, OSError, ValueError, RecursionError) as error:
+        from inlay.progress.events import Warned
+
+        emit(Warned("", f"cache {name} is not used: {error}"))
+        return []
+
+
+def _place(option: Option, places: Places) -> tuple[Place, str]:
+    """Where the cache is, and the tag or digest that names it there."""
+    if option.type == "registry":
+        reference = parse_reference(option.get("ref"))
+        return places.cache_registry(reference), str(reference.digest or reference.tag or "latest")
+    wanted = option.get("digest") or option.get("tag")
+    if option.type == "local":
+        wanted = wanted or "latest"
+    return places.layout(option.get("src")), wanted
+
+
+def _cache_manifest(top: Manifest | Index) -> tuple[Descriptor, tuple[Descriptor, ...]] | None:
+    """The cache config's descriptor and the layers', where `top` is a cache rather than an image."""
+    if isinstance(top, Manifest):
+        return (top.config, top.layers) if top.config.media_type == CACHE_CONFIG else None
+    configs = [descriptor for descriptor in top.manifests if descriptor.media_type == CACHE_CONFIG]
+    if not configs:
+        return None
+    return configs[-1], tuple(blob for blob in top.manifests if blob.media_type != CACHE_CONFIG)
+
+
+def _read_config(place: Place, config: Descriptor, layers: Iterable[Descriptor]) -> RecordGraph:
+    raw = place.images.read_blob(config, CONFIG_LIMIT)
+    return graph_of(parse_config(raw), {str(layer.digest): layer for layer in layers}, place)
+
+
+def _inline_graphs(place: Place, top: Manifest | Index, view: Shown) -> Iterator[RecordGraph]:
+    """The inline caches of all images that `top` leads to, whatever their platform."""
+    for manifest in _image_manifests(place, top):
+        if not manifest.layers or manifest.config.media_type == CACHE_CONFIG:
+            continue
+        config = ImageConfig.parse(place.images.read_blob(manifest.config, CONFIG_LIMIT))
+        try:
+            graph = import_inline(config, manifest.layers, place, warn=view.warn)
+        except CacheError as error:
+            view.warn(str(error))
+            continue
+        if graph is not None:
+            yield graph
+
+
+def _image_manifests(place: Place, top: Manifest | Index) -> Iterator[Manifest]:
+    todo: list[Manifest | Index] = [top]
+    for _ in range(_MAX_MANIFESTS):
+        if not todo:
+            return
+        manifest = todo.pop(0)
+        if isinstance(manifest, Manifest):
+            yield manifest
+            continue
+        todo += [
+            place.images.fetch_manifest(descriptor.digest)
+            for descriptor in manifest.manifests[:_MAX_MANIFESTS]
+            if descriptor.media_type in (*MANIFESTS, *INDEXES)
+        ]

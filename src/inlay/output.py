@@ -1,0 +1,388 @@
+"""What becomes of a build's result: planned before the build, so that wrong wishes fail first; done after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from inlay.cache.inline import inline_cache
+from inlay.errors import CacheError, ContentError, ExportError, UsageError
+from inlay.export.image import Image, ImageLayer, assemble, assemble_index
+from inlay.export.publish import bytes_blob, image_blobs, push_blobs, push_images
+from inlay.oci.descriptor import REF_NAME
+from inlay.oci.image import ImageConfig
+from inlay.progress.report import shown
+from inlay.reference import parse as parse_reference
+from inlay.request import Option, parse_bool
+from inlay.solver.keys import stack
+from inlay.tasks import Limiter, in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import BinaryIO
+
+    from inlay.archive.compression import Codec
+    from inlay.content import ContentStore
+    from inlay.oci.image import Index
+    from inlay.platform import Platform
+    from inlay.progress.events import Event
+    from inlay.progress.report import Shown
+    from inlay.reference import Reference
+    from inlay.refs import Layer, Ref, RefStore
+    from inlay.request import BuildRequest
+    from inlay.solver.export import Export
+    from inlay.solver.keys import CacheRecord, Chain, RecordGraph
+    from inlay.sources.places import Places
+
+TRANSFERS = 4
+"""Blobs that are pushed at the same time."""
+
+
+class BuiltPlatform(NamedTuple):
+    """What was built for one platform. `config` is the frontend's image config, `base` the base image's."""
+
+    platform: Platform
+    config: bytes
+    base: bytes | None
+    ref: Ref
+    records: Export | None
+
+
+class Output(NamedTuple):
+    """One thing to write. `names` are full references; `option` has what else was asked for."""
+
+    option: Option
+    names: tuple[Reference, ...] = ()
+
+    @property
+    def is_image(self) -> bool:
+        return self.option.type not in ("local", "tar")
+
+    @property
+    def docker(self) -> bool:
+        """Whether docker's media types are wanted; archives for docker always have them."""
+        return not self.option.flag("oci-mediatypes", default=self.option.type != "docker")
+
+
+class Written(NamedTuple):
+    """Digests of what was written; empty where it is no image."""
+
+    digest: str = ""
+    config_digest: str = ""
+
+
+def plan_outputs(request: BuildRequest) -> list[Output]:
+    """What `request` wants written. Raises `UsageError`, before anything is built."""
+    names = tuple(_name(tag) for tag in request.tags)
+    options = request.outputs or (Option("image"),)
+    outputs = []
+    for option in options:
+        if option.type == "registry":
+            option = Option("image", (*option.fields, ("push", "true")))
+        named = tuple(_name(name) for name in option.get("name").split(",") if name) or names
+        if option.type == "image" and option.flag("push") and not named:
+            raise UsageError("nothing to push to: name the image with -t REGISTRY/NAME:TAG")
+        outputs.append(Output(option, named))
+    return outputs
+
+
+def _name(text: str) -> Reference:
+    try:
+        reference = parse_reference(text)
+    except UsageError as error:
+        raise UsageError(f"-t {text}: {error}") from error
+    if reference.digest:
+        raise UsageError(f"-t {text}: an image cannot be named by a digest")
+    return reference if reference.tag else reference._replace(tag="latest")
+
+
+class Exporter:
+    """Writes outputs. One for a build; lives on the loop's thread."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        root: str,
+        content: ContentStore,
+        refs: RefStore,
+        places: Places,
+        emit: Callable[[Event], None],
+        epoch_s: int | None,
+    ) -> None:
+        self._request = request
+        self._root = root
+        self._content = content
+        self._refs = refs
+        self._places = places
+        self._emit = emit
+        self._epoch_s = epoch_s
+        self._limiter = Limiter(TRANSFERS)
+        self._inline = any(option.type == "inline" for option in request.cache_to)
+
+    async def write(self, output: Output, built: Sequence[BuiltPlatform]) -> Written:
+        """Write one output. Raises `ExportError`, `RegistryError`."""
+        writers: dict[str, Callable[[Output, Sequence[BuiltPlatform], Shown], Any]] = {
+            "image": self._write_image,
+            "oci": self._write_layout,
+            "docker": self._write_archive,
+            "local": self._write_folder,
+            "tar": self._write_tar,
+        }
+        titles = {"image": "exporting to image", "local": "copying files", "tar": "sending tarball"}
+        title = titles.get(output.option.type, f"exporting to {output.option.type} image format")
+        if output.option.type == "cacheonly":
+            return Written()
+        try:
+            with shown(self._emit, title) as view:
+                return cast("Written", await writers[output.option.type](output, built, view))
+        except OSError as error:
+            where = output.option.get("dest") or ", ".join(map(str, output.names))
+            raise ExportError(f"cannot write {where}: {(error.strerror or str(error)).lower()}") from error
+        except ContentError as error:
+            raise ExportError(str(error)) from error
+
+    # -- images --------------------------------------------------------------------------------------
+
+    async def _images(
+        self, output: Output, built: Sequence[BuiltPlatform], view: Shown
+    ) -> tuple[list[Image], Index | None]:
+        """Pack what is not packed, and make manifests and configs."""
+        codec = _codec(output.option)
+        with view.status("exporting layers"):
+            for each in built:
+                await self._refs.blobs(each.ref, codec)
+        images = [self._image(each, output) for each in built]
+        for image in images:
+            with view.status(f"exporting manifest {image.manifest.digest}"):
+                pass
+            with view.status(f"exporting config {image.manifest.config.digest}"):
+                pass
+        several = len(images) > 1
+        index = assemble_index(images, docker=output.docker) if several else None
+        return images, index
+
+    def _image(self, built: BuiltPlatform, output: Output) -> Image:
+        layers = [_image_layer(layer) for layer in built.ref.layers]
+        cache = None
+        if self._inline and built.records is not None:
+            graph = self._with_results(built.records, {str(layer.blob.digest) for layer in layers})
+            cache = inline_cache(graph, [str(layer.blob.digest) for layer in layers])
+        base = ImageConfig.parse(built.base).history if built.base else ()
+        return assemble(
+            built.config,
+            layers,
+            built.platform,
+            inline_cache=cache,
+            epoch_s=self._epoch_s,
+            base_history=base,
+            docker=output.docker,
+            annotations=dict(self._request.annotations),
+        )
+
+    def _with_results(self, export: Export, blobs: set[str]) -> RecordGraph:
+        """The records with those results whose layers are all among `blobs`, without making any."""
+        graph = []
+        for node, record in zip(export.graph, export.records, strict=True):
+            chain = self._chain(record) if record is not None else None
+            if (
+                record is None
+                or chain is None
+                or not all(str(d.digest) in blobs for d in chain.descriptors())
+            ):
+                graph.append(node)
+            else:
+                graph.append(node._replace(results=((chain, record.created),)))
+        return graph
+
+    def _chain(self, record: CacheRecord) -> Chain | None:
+        """The layers of a record's result; None where one of them has never been packed."""
+        if record.remote is not None:
+            return record.remote
+        try:
+            layers = self._refs.recall(record.id).layers
+        except CacheError:
+            return None
+        blobs = [layer.blob for layer in layers if layer.blob is not None]
+        return stack(blobs) if len(blobs) == len(layers) else None
+
+    async def _write_image(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
+        images, index = await self._images(output, built, view)
+        if output.option.flag("push"):
+            for name in output.names:
+                await self._push(name, images, index, built, view)
+        elif parse_bool(output.option.get("store", "true")) is not False:
+            await self._into_layout(self._root, output, images, index, built, view)
+        return _written(images, index)
+
+    async def _push(
+        self,
+        name: Reference,
+        images: Sequence[Image],
+        index: Index | None,
+        built: Sequence[BuiltPlatform],
+        view: Shown,
+    ) -> None:
+        place = self._places.registry(name)
+        repository = self._places.repository(name)
+        with view.status("pushing layers"):
+            for image, each in zip(images, built, strict=True):
+                blobs = image_blobs(image, each.ref.layers, self._content)
+                await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
+        top = index.digest if index is not None else images[0].manifest.digest
+        with view.status(f"pushing manifest for {name}@{top}"):
+            await push_images(repository, images, index, [name.tag])
+
+    async def _into_layout(
+        self,
+        path: str,
+        output: Output,
+        images: Sequence[Image],
+        index: Index | None,
+        built: Sequence[BuiltPlatform],
+        view: Shown,
+    ) -> None:
+        """Write to a layout folder; under the full names, and the tag of the option."""
+        from inlay.layout import LayoutFolder
+
+        os.makedirs(path, exist_ok=True)
+        folder = LayoutFolder(path)
+        for image, each in zip(images, built, strict=True):
+            await push_blobs(folder, image_blobs(image, each.ref.layers, self._content), self._limiter)
+        for image in images if index is not None else ():
+            await in_thread(folder.push_manifest, image.manifest.raw, image.manifest.media_type)
+        top = index if index is not None else images[0].manifest
+        for name in output.names or (None,):
+            with view.status(f"naming to {name}") if name else view.status(f"writing {path}"):
+                await in_thread(_list, folder, top.raw, top.media_type, name, path == self._root)
+
+    # -- layouts and archives ------------------------------------------------------------------------
+
+    async def _write_layout(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
+        if output.option.flag("tar", default=True):
+            return await self._write_archive(output, built, view)
+        images, index = await self._images(output, built, view)
+        await self._into_layout(output.option.get("dest"), output, images, index, built, view)
+        return _written(images, index)
+
+    async def _write_archive(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
+        if output.option.type == "docker" and len(built) > 1:
+            raise ExportError("a docker archive holds one platform; use type=oci for several")
+        images, index = await self._images(output, built, view)
+        await in_thread(self._archive, output, images, index, [each.ref.layers for each in built])
+        return _written(images, index)
+
+    def _archive(
+        self,
+        output: Output,
+        images: Sequence[Image],
+        index: Index | None,
+        layers: Sequence[Sequence[Layer]],
+    ) -> None:
+        from inlay.export.archives import docker_manifest
+        from inlay.layout import IMAGE_NAME, write_archive
+
+        blobs = []
+        for image, stacked in zip(images, layers, strict=True):
+            blobs += image_blobs(image, stacked, self._content)
+            blobs.append(bytes_blob(image.manifest.descriptor, image.manifest.raw))
+        top = images[0].manifest.descriptor
+        if index is not None:
+            top = index.descriptor
+            blobs.append(bytes_blob(top, index.raw))
+        listed = [top.annotated({IMAGE_NAME: str(name), REF_NAME: name.tag}) for name in output.names] or [
+            top
+        ]
+        extra: list[tuple[str, bytes]] = []
+        if output.option.type == "docker":
+            extra.append(("manifest.json", docker_manifest(images[0], output.names)))
+        with _destination(output.option.get("dest")) as out:
+            write_archive(out, listed, [(blob.descriptor, blob.open) for blob in blobs], extra=extra)
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    async def _write_folder(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
+        from inlay.export.files import write_folder
+
+        for each in built:
+            dest = output.option.get("dest")
+            if len(built) > 1:
+                dest = os.path.join(dest, str(each.platform).replace("/", "_"))
+            if each.ref.layers:
+                await in_thread(write_folder, await self._refs.tree(each.ref), dest)
+            else:
+                os.makedirs(dest, exist_ok=True)
+        return Written()
+
+    async def _write_tar(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
+        from inlay.export.files import write_tar
+
+        if len(built) > 1:
+            raise ExportError("type=tar holds one platform; use type=local for several")
+        ref = built[0].ref
+        source = (await self._refs.view(ref)).fd if ref.layers else None
+        with _destination(output.option.get("dest")) as out:
+            await in_thread(write_tar, source, out)
+        return Written()
+
+
+def _image_layer(layer: Layer) -> ImageLayer:
+    assert layer.blob is not None
+    assert layer.diff_id is not None
+    return ImageLayer(layer.blob, layer.diff_id, layer.created, layer.description)
+
+
+def _codec(option: Option) -> Codec:
+    from inlay.archive.compression import Gzip, Uncompressed, Zstd
+
+    kind, level = option.get("compression", "gzip"), option.get("compression-level")
+    if level and not level.isdecimal():
+        raise UsageError(f"compression-level={level} is not a number")
+    if kind == "gzip":
+        return Gzip(int(level)) if level else Gzip()
+    if kind == "zstd":
+        return Zstd(int(level)) if level else Zstd()
+    if kind == "uncompressed":
+        return Uncompressed()
+    raise UsageError(f"compression={kind}: must be gzip, zstd or uncompressed")
+
+
+def _written(images: Sequence[Image], index: Index | None) -> Written:
+    manifest = images[0].manifest
+    if index is not None:
+        return Written(str(index.digest))
+    return Written(str(manifest.digest), str(manifest.config.digest))
+
+
+def _list(folder: Any, raw: bytes, media_type: str, name: Reference | None, full_name: bool) -> None:
+    """List an image in a layout: in the store under its full name, elsewhere as it was written."""
+    if name is None:
+        folder.push_manifest(raw, media_type, "" if full_name else "latest")
+    else:
+        folder.push_manifest(raw, media_type, str(name) if full_name else name.familiar, name=str(name))
+
+
+class _destination:  # noqa: N801 - reads as a function
+    """The file `path` to write, which appears when it is whole; `-` is standard output."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._partial = f"{path}.{os.getpid()}.partial"
+
+    def __enter__(self) -> BinaryIO:
+        if self._path == "-":
+            if sys.stdout.isatty():
+                raise UsageError("an archive is not written to a terminal; redirect standard output")
+            return sys.stdout.buffer
+        self._file = open(self._partial, "wb")
+        return self._file
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._path == "-":
+            sys.stdout.buffer.flush()
+            return
+        self._file.close()
+        if error is None:
+            os.replace(self._partial, self._path)
+        else:
+            os.unlink(self._partial)
