@@ -22,6 +22,8 @@ FolderKind = Callable[[Path], Iterator[tuple[str, Pair]]]
 KINDS: dict[str, Kind] = {
     "ast": text.ast,
     "unit-ignore": text.ignore,
+    "unit-platform": text.platform,
+    "unit-ref": text.reference,
     "unit-shlex": text.shlex,
 }
 FOLDERS: dict[str, FolderKind] = {}

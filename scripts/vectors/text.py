@@ -10,6 +10,9 @@ from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote, valid
 from inlay.patterns import PatternMatcher
+from inlay.platform import Platform, format_platform, normalise
+from inlay.platform import parse as parse_platform
+from inlay.reference import parse as parse_reference
 from vectors.surroundings import dockerfile_of
 
 if TYPE_CHECKING:
@@ -59,6 +62,34 @@ def ignore(record: dict[str, Any], _around: Surroundings) -> Pair:
         actual["match"] = {path: matcher.matches_or_parent(path) for path in given["paths"]}
     except UsageError as error:
         actual["matcher_error"] = str(error)
+    return record, actual
+
+
+def platform(record: dict[str, Any], _around: Surroundings) -> Pair:
+    """Recorded on linux/amd64."""
+    actual: dict[str, Any] = {"in": record["in"]}
+    try:
+        parsed = parse_platform(record["in"]["word"], default=Platform("linux", "amd64"))
+    except UsageError as error:
+        return record, actual | {"error": str(error)}
+    actual["parsed"] = parsed.to_json()
+    actual["normalized"] = normalise(parsed).to_json()
+    actual["format"] = str(parsed)
+    actual["format_all"] = format_platform(parsed)
+    actual["format_all_normalized"] = format_platform(normalise(parsed))
+    return record, actual
+
+
+def reference(record: dict[str, Any], _around: Surroundings) -> Pair:
+    actual: dict[str, Any] = {"in": record["in"]}
+    try:
+        parsed = parse_reference(record["in"]["word"])
+    except UsageError as error:
+        return record, actual | {"error": str(error)}
+    actual["name"] = parsed.name
+    actual["named"] = str(parsed)
+    actual["tagged"] = str(parsed.with_default_tag())
+    actual["familiar"] = parsed.familiar
     return record, actual
 
 

@@ -1,8 +1,21 @@
-"""Platforms: what `linux/arm64/v8` means, and which image fits (spec/cache.md 1.1, spec/frontend.md 5)."""
+"""Platforms: what `linux/arm64/v8` means, and which image fits.
+
+    parse("arm64")                        # Platform(os="linux", architecture="arm64")
+    normalise(parse("linux/arm64/v8"))    # the same
+    match_rank(parse("linux/arm/v7"), Platform("linux", "arm", "v6"))  # fits, though v7 would be better
+
+Source: vendor/github.com/containerd/platforms of BuildKit.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from functools import cache
 from typing import Any, NamedTuple
+
+from inlay.errors import UsageError
+from inlay.gotext import atoi, quote
 
 
 class Platform(NamedTuple):
@@ -41,55 +54,210 @@ class Platform(NamedTuple):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-def normalise(p: Platform) -> Platform:
-    os = (p.os or "linux").lower(); os = "darwin" if os == "macos" else os
-    a, v = p.architecture.lower(), p.variant.lower()
-    if a == "i386": a, v = "386", ""
-    elif a in ("x86_64", "x86-64", "amd64"): a = "amd64"; v = "" if v == "v1" else v
-    elif a in ("aarch64", "arm64"):
-        a = "arm64"
-        v = "" if v in ("8", "v8", "v8.0") else "v9" if v in ("9", "9.0", "v9.0") else v
-    elif a == "armhf": a, v = "arm", "v7"
-    elif a == "armel": a, v = "arm", "v6"
-    elif a == "arm":
-        if v in ("", "7"): v = "v7"
-        elif v in ("5", "6", "8"): v = "v" + v
-    return p._replace(os=os, architecture=a, variant=v, os_features=tuple(sorted(set(p.os_features))))
-
-
-def parse(text: str) -> Platform:
-    import re
-    from inlay.errors import UsageError
-    if "*" in text: raise UsageError(f'"{text}": wildcards not yet supported: invalid argument')
-    from inlay.gotext import quote
-    parts = text.split("/", 3)
-    osre = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$"
-    m = re.match(osre[:-1] + r"\Z", parts[0])
-    if not m: raise UsageError(f"{quote(parts[0])} is an invalid OS component of {quote(text)}: OSAndVersion specifier component must match {quote(osre)}: invalid argument")
-    for part in parts[1:]:
-        if not re.match(r"[A-Za-z0-9_.-]+\Z", part): raise UsageError(f'{quote(part)} is an invalid component of {quote(text)}: platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument')
-    os = m[1].lower(); os = "darwin" if os == "macos" else os
-    ver = m[2] or ""
-    if len(parts) == 1:
-        if os in "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos".split():
-            return Platform(os, "amd64", "", ver)
-        q = normalise(Platform("linux", parts[0]))
-        if q.architecture == "arm" and q.variant == "v7": q = q._replace(variant="")
-        if q.architecture in "386 amd64 amd64p32 arm armbe arm64 arm64be ppc64 ppc64le loong64 mips mipsle mips64 mips64le mips64p32 mips64p32le ppc riscv riscv64 s390 s390x sparc sparc64 wasm".split():
-            return q._replace(os="linux", os_version=ver)
-        raise UsageError(f'{quote(text)}: unknown operating system or architecture: invalid argument')
-    if len(parts) > 3: raise UsageError(f'{quote(text)}: cannot parse platform specifier: invalid argument')
-    q = normalise(Platform(os, parts[1], parts[2] if len(parts) == 3 else "", ver))
-    if len(parts) == 2 and q.architecture == "arm" and q.variant == "v7": q = q._replace(variant="")
-    if len(parts) == 3 and q.architecture == "arm64" and not q.variant: q = q._replace(variant="v8")
-    return q
-
-
-def format_platform(p: Platform) -> str:
-    if not p.os: return "unknown"
-    o = p.os + (f"({p.os_version})" if p.os_version else "")
-    return "/".join(x for x in (o, p.architecture, p.variant) if x)
-
-
+@cache
 def host() -> Platform:
-    return Platform("linux", "amd64")
+    """The platform that this process runs on, normalised."""
+    machine = os.uname().machine.lower()
+    if machine.startswith("armv"):
+        return normalise(Platform("linux", "arm", machine[3:5]))
+    return normalise(Platform("linux", _MACHINES.get(machine, machine)))
+
+
+_MACHINES = {
+    "i486": "386",
+    "i586": "386",
+    "i686": "386",
+    "loongarch64": "loong64",
+    "mips64": "mips64le",
+    "mips": "mipsle",
+}
+"""What the kernel calls a machine and Go calls otherwise, where `normalise` does not know it."""
+
+
+def parse(text: str, *, default: Platform | None = None) -> Platform:
+    """Read `os`, `architecture` or `os/architecture[/variant]`, where `os` may be `os(version+feature…)`.
+
+    What is left out comes from `default`, the host if there is none. The result is not normalised: it keeps
+    `v8` of `linux/arm64/v8`, and `linux/arm` has no variant. Raises `UsageError` with containerd's words.
+    """
+    if "*" in text:
+        raise UsageError(f"{quote(text)}: wildcards not yet supported: invalid argument")
+    first, *others = parts = text.split("/", 3)
+    system = _parse_system(first, text)
+    for part in others:
+        if not re.fullmatch("[A-Za-z0-9_.-]+", part):
+            raise UsageError(
+                f"{quote(part)} is an invalid component of {quote(text)}: "
+                'platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument'
+            )
+    if len(parts) == 1:
+        return _parse_half(first, system, default or host())
+    if len(parts) == 2:
+        return _with_architecture(system, others[0])
+    if len(parts) == 3:
+        architecture, variant = _normal_architecture(others[0], others[1])
+        variant = variant or ("v8" if architecture == "arm64" else "")
+        return system._replace(architecture=architecture, variant=variant)
+    raise UsageError(f"{quote(text)}: cannot parse platform specifier: invalid argument")
+
+
+_SYSTEM = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$"
+
+
+def _parse_system(part: str, text: str) -> Platform:
+    """Read `windows(10.0.17763+win32k)`."""
+    match = re.fullmatch(_SYSTEM, part)
+    if not match or part.endswith("\n"):
+        raise UsageError(
+            f"{quote(part)} is an invalid OS component of {quote(text)}: "
+            f"OSAndVersion specifier component must match {quote(_SYSTEM)}: invalid argument"
+        )
+    try:
+        version = _decoded(match[2] or "")
+    except ValueError as error:
+        raise UsageError(f"{quote(text)} has an invalid OS version {quote(match[2])}: {error}") from None
+    features = []
+    for feature in (match[3] or "").split("+")[1:]:
+        try:
+            features.append(_decoded(feature))
+        except ValueError as error:
+            reason = f"invalid os feature {quote(feature)}: {error}"
+            raise UsageError(f"{quote(text)} has invalid OS features: {reason}") from None
+    return Platform(_normal_system(match[1]), "", "", version, tuple(features))
+
+
+def _decoded(option: str) -> str:
+    """Undo percent encoding; raise `ValueError` where there is something else behind a percent sign."""
+    if "%" not in option:
+        return option
+    if match := re.search("%(?![0-9A-Fa-f]{2})", option):
+        raise ValueError(f"invalid URL escape {quote(option[match.start() : match.start() + 3])}")
+    decoded = re.sub(rb"%(..)", lambda match: bytes([int(match[1], 16)]), option.encode())
+    return decoded.decode(errors="surrogateescape")
+
+
+def _parse_half(part: str, system: Platform, default: Platform) -> Platform:
+    """A system or an architecture, whichever the word names."""
+    if system.os in _SYSTEMS:
+        variant = default.variant if default.architecture == "arm" and default.variant != "v7" else ""
+        return system._replace(architecture=default.architecture, variant=variant)
+    platform = _with_architecture(system._replace(os=default.os), part)
+    if platform.architecture not in _ARCHITECTURES:
+        raise UsageError(f"{quote(part)}: unknown operating system or architecture: invalid argument")
+    return platform
+
+
+# fmt: off
+_SYSTEMS = frozenset((
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
+    "openbsd", "plan9", "solaris", "windows", "zos",
+))
+_ARCHITECTURES = frozenset((
+    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle",
+    "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
+    "wasm",
+))
+# fmt: on
+
+
+def _with_architecture(system: Platform, part: str) -> Platform:
+    """Add an architecture without variant; `v7` goes without saying for arm."""
+    architecture, variant = _normal_architecture(part, "")
+    if (architecture, variant) == ("arm", "v7"):
+        variant = ""
+    return system._replace(architecture=architecture, variant=variant)
+
+
+def normalise(platform: Platform) -> Platform:
+    """The one spelling of a platform: Go's names, and no variant where it goes without saying."""
+    architecture, variant = _normal_architecture(platform.architecture, platform.variant)
+    features = tuple(sorted(set(platform.os_features)))
+    return Platform(_normal_system(platform.os), architecture, variant, platform.os_version, features)
+
+
+def _normal_system(name: str) -> str:
+    name = name.lower() or "linux"
+    return "darwin" if name == "macos" else name
+
+
+def _normal_architecture(name: str, variant: str) -> tuple[str, str]:
+    name, variant = name.lower(), variant.lower()
+    if name == "i386":
+        return "386", ""
+    if name in ("x86_64", "x86-64", "amd64"):
+        return "amd64", "" if variant == "v1" else variant
+    if name in ("aarch64", "arm64"):
+        return "arm64", _ARM64_VARIANTS.get(variant, variant)
+    if name == "armhf":
+        return "arm", "v7"
+    if name == "armel":
+        return "arm", "v6"
+    if name == "arm":
+        return "arm", _ARM_VARIANTS.get(variant, variant)
+    return name, variant
+
+
+_ARM64_VARIANTS = {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"}
+_ARM_VARIANTS = {"": "v7", "7": "v7", "5": "v5", "6": "v6", "8": "v8"}
+
+
+def format_platform(platform: Platform) -> str:
+    """`os(version+features)/architecture/variant`, without what is empty; `str()` leaves the brackets out."""
+    if not platform.os:
+        return "unknown"
+    features = sorted({feature for feature in platform.os_features if feature})
+    options = "+".join([_encoded(platform.os_version), *map(_encoded, features)])
+    system = f"{platform.os}({options})" if options else platform.os
+    return "/".join(part for part in (system, platform.architecture, platform.variant) if part)
+
+
+def _encoded(option: str) -> str:
+    return re.sub("[%+()/]", lambda match: f"%{ord(match[0]):02X}", option)
+
+
+def match_rank(wanted: Platform, offered: Platform) -> int | None:
+    """How well what is `offered` serves who `wanted` a platform: 0 is best; None where it does not run there.
+
+    amd64 takes older levels of amd64, then 386; arm older versions of arm; arm64 older versions of arm64,
+    then arm. Among equals, the one with more of the wanted OS features is better (containerd's `Only`).
+    """
+    wanted, offered = normalise(wanted), normalise(offered)
+    features = [feature for feature in offered.os_features if (wanted.os, feature) != ("windows", "win32k")]
+    if wanted.os != offered.os or not set(features) <= set(wanted.os_features):
+        return None
+    if wanted.os == "windows" and not _is_same_windows(wanted.os_version, offered.os_version):
+        return None
+    try:
+        place = _successors(wanted.architecture, wanted.variant).index(
+            (offered.architecture, offered.variant)
+        )
+    except ValueError:
+        return None
+    return place * (len(wanted.os_features) + 1) + len(wanted.os_features) - len(features)
+
+
+def _is_same_windows(wanted: str, offered: str) -> bool:
+    """Whether versions agree up to the build; containerd also knows of later builds that run older images."""
+    return not wanted or not offered or wanted.split(".")[:3] == offered.split(".")[:3]
+
+
+@cache
+def _successors(architecture: str, variant: str) -> list[tuple[str, str]]:
+    """What a processor runs, best first, normalised."""
+    if architecture == "amd64":
+        level = atoi(variant.removeprefix("v")) or 1
+        older = [_normal_architecture("amd64", f"v{number}") for number in range(min(level, 99) - 1, 0, -1)]
+        return [("amd64", variant), *older, ("386", "")]
+    if architecture == "arm":
+        version = atoi(variant.removeprefix("v")) or 0
+        return [("arm", variant), *(("arm", f"v{number}") for number in range(min(version, 99) - 1, 4, -1))]
+    if architecture != "arm64":
+        return [(architecture, variant)]
+    match = re.fullmatch(r"v(8|9)(?:\.([0-9]))?", variant or "v8")
+    if not match or (variant or "v8") in ("v9.8", "v9.9"):
+        return []
+    major, minor = int(match[1]), int(match[2] or 0)
+    versions = [f"v{major}.{number}" for number in range(minor, -1, -1)]
+    if major == 9:
+        versions += [f"v8.{number}" for number in range(min(minor + 5, 9), -1, -1)]
+    return [*(_normal_architecture("arm64", version) for version in versions), *_successors("arm", "v8")]
