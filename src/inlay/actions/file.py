@@ -33,16 +33,16 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
 
     BuildKit: solver/llbsolver/ops/file.go.
     """
-    first, actions = _chain(op, len(inputs))
+    first, actions = chain(op, len(inputs))
     base = Ref() if first == EMPTY else await worker.as_layers(inputs[first])
     trees = {
         index: await worker.tree(inputs[index])
         for action in actions
-        for index in _read_by(action, len(inputs))
+        for index in read_by(action, len(inputs))
     }
     active = await worker.refs.prepare(base)
     try:
-        await in_thread(_perform, actions, trees, active.path, limiter=worker.disk)
+        await in_thread(perform, actions, trees, active.path, limiter=worker.disk)
         directory = await in_thread(active.commit, limiter=worker.disk)
     except BaseException:
         await in_thread(active.discard)
@@ -53,7 +53,7 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
     return Ref((*base.layers, layer))
 
 
-def _chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
+def chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
     """The input that the output's actions start from, and those actions in order.
 
     `count` is the number of the op's inputs; what an action gives has the numbers after them.
@@ -72,7 +72,7 @@ def _chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
             raise SolveError(f"invalid input index {action.input}, {count + len(op.actions)} provided")
 
 
-def _read_by(action: FileAction, count: int) -> set[int]:
+def read_by(action: FileAction, count: int) -> set[int]:
     """The inputs that an action reads, besides the tree that it changes."""
     read = set()
     owner = getattr(action.action, "owner", None)
@@ -87,7 +87,7 @@ def _read_by(action: FileAction, count: int) -> set[int]:
     return read
 
 
-def _perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
+def perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
     """Do `actions` on the folder `path`. A tree of None is empty."""
     with ExitStack() as stack:
         empty = stack.enter_context(Tree.empty())
