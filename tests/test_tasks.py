@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inlay.tasks import Cancelled, Limiter, Task, first_done, gather, in_thread, run, spawn
+from inlay.tasks import Cancelled, Limiter, Task, all_done, first_done, gather, in_thread, run, spawn, start
 
 
 def test_run_returns_the_value_of_the_main_coroutine() -> None:
@@ -144,3 +144,38 @@ def test_ten_thousand_tasks_in_a_chain_need_no_stack() -> None:
         return await task
 
     assert run(main()) == 10_000
+
+
+def test_start_runs_up_to_the_first_wait_before_it_returns() -> None:
+    steps: list[str] = []
+
+    async def quick() -> str:
+        steps.append("quick")
+        return "done"
+
+    async def slow() -> str:
+        steps.append("slow")
+        await in_thread(time.sleep, 0.01)
+        return "later"
+
+    async def main() -> list[str]:
+        tasks = [start(quick()), start(slow())]
+        assert steps == ["quick", "slow"]
+        assert [task.succeeded for task in tasks] == [True, False]
+        return await gather(tasks)
+
+    assert run(main()) == ["done", "later"]
+
+
+def test_all_done_waits_for_errors_too_and_raises_none() -> None:
+    async def fail() -> None:
+        await in_thread(time.sleep, 0.005)
+        raise ValueError
+
+    async def main() -> None:
+        tasks: list[Task[None]] = [spawn(fail()), spawn(in_thread(time.sleep, 0.02)), start(fail())]
+        await all_done(tasks)
+        assert [task.succeeded for task in tasks] == [False, True, False]
+        await all_done(tasks)
+
+    run(main())
