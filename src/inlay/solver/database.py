@@ -61,8 +61,10 @@ class Database:
 
     def __init__(self, path: str, *, warn: Callable[[str], None]) -> None:
         self._path = path
+        self._empty = False
         self._warn = warn
         self._connection = self._open()
+        self._empty = self._is_empty()
 
     def targets(self, link: Link) -> list[KeyId]:
         return [row[0] for row in self._read(_TARGETS, link)]
@@ -81,7 +83,7 @@ class Database:
     def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None:
         """Add `links`, each with its target, and `records`, which replace ones of equal key and result."""
         self._write(
-            (_ADD_LINK, [(*link, target) for link, target in links]),
+            (_ADD_LINK, sorted((*link, target) for link, target in links)),
             (_ADD_RECORD, [(record.key, record.id, record.created) for record in records]),
         )
 
@@ -151,8 +153,14 @@ class Database:
             except OSError:
                 continue
 
+    def _is_empty(self) -> bool:
+        """Whether there is nothing to ask for; what other processes add from now on can wait for the next build."""
+        return not self._read(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM link) OR EXISTS (SELECT 1 FROM record)", ()
+        )
+
     def _read(self, query: str, values: Sequence[object]) -> list[Any]:
-        if self._connection is None:
+        if self._connection is None or self._empty:
             return []
         try:
             return self._connection.execute(query, values).fetchall()
@@ -164,6 +172,7 @@ class Database:
         """Make `changes` in one transaction; return how many rows they touched."""
         if self._connection is None or not any(rows for _, rows in changes):
             return 0
+        self._empty = False
         before = self._connection.total_changes
         try:
             self._connection.execute("BEGIN IMMEDIATE")
