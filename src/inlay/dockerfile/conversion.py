@@ -61,7 +61,7 @@ class Source(NamedTuple):
 
 
 class Conversion:
-    """One platform's conversion: `connect`, look up `requests`, `finish`."""
+    """One platform's conversion: `connect`, look up `requests`, `dispatch`, take the `result`."""
 
     __slots__ = (
         "_context_paths",
@@ -149,11 +149,11 @@ class Conversion:
         self.stages.connect(self.lexer)
 
     def requests(self) -> Iterator[ImageRequest]:
-        """The images that `finish` will ask for, as far as is known before."""
+        """The images that `dispatch` will ask for, as far as is known before."""
         return bases.requests(self)
 
-    def finish(self) -> Result:
-        """Look up images, run through the instructions, make the ops. Raises `DockerfileError`."""
+    def dispatch(self) -> None:
+        """Look up images and run through the instructions. Raises `DockerfileError`."""
         needed = bases.resolve_bases(self)
         context = main_context(self.options, self.resolver, lambda: self._context_paths)
         self.build_context = context.tree
@@ -164,14 +164,14 @@ class Conversion:
                 raise DockerfileError(str(error)) from None
         for stage in self.stages.stages:
             if self.options.all_stages or (stage in needed and not stage.dispatched):
-                self._dispatch(stage)
+                self._dispatch_stage(stage)
         self.target_stage.paths.add("/")
-        return self._result()
+        self.linter.check()
 
-    def _result(self) -> Result:
+    def result(self) -> Result:
+        """Make the ops and the image config of what was dispatched. Raises `DockerfileError`."""
         target, image = self.target_stage, self.target_stage.image
         image.labels.update(self.options.labels)
-        self.linter.check()
         image.platform = self._image_platform(image)
         definition = settle(target.state.root, self.target_platform)
         return Result(
@@ -199,7 +199,7 @@ class Conversion:
             )
         )
 
-    def _dispatch(self, stage: StageBuild) -> None:
+    def _dispatch_stage(self, stage: StageBuild) -> None:
         """Run through a stage's instructions."""
         stage.inherit()
         stage.dispatched = True

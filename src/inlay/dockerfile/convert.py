@@ -8,6 +8,7 @@ from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion, Result, Source
 from inlay.dockerfile.directives import find_directive
+from inlay.dockerfile.excerpt import excerpt
 from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.lint import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse
@@ -16,8 +17,6 @@ from inlay.errors import DockerfileError, Location
 if TYPE_CHECKING:
     from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import Resolver
-
-_CONTEXT_LINES = 2
 
 
 class Converted(NamedTuple):
@@ -55,8 +54,11 @@ def _convert(dockerfile: bytes, options: ConvertOptions, resolver: Resolver, lin
         conversion.connect()
     if len(conversions) > 1:
         resolver.prefetch([request for conversion in conversions for request in conversion.requests()])
-    results = tuple(conversion.finish() for conversion in conversions)
-    return Converted(results, tuple(linter.warnings))
+    results = []
+    for conversion in conversions:
+        conversion.dispatch()
+        results.append(conversion.result())
+    return Converted(tuple(results), tuple(linter.warnings))
 
 
 def read_source(dockerfile: bytes, options: ConvertOptions, linter: Linter) -> Source:
@@ -83,19 +85,3 @@ def _own_options(dockerfile: bytes) -> LintOptions:
         return LintOptions.parse(directive.reference) if directive else LintOptions()
     except ValueError as error:
         raise DockerfileError(f"failed to parse check options: {error}") from None
-
-
-def excerpt(dockerfile: bytes, location: Location | None) -> str:
-    """The lines around a location, those it means marked; empty without a location."""
-    if location is None or location.first_line < 1:
-        return ""
-    lines = dockerfile.decode(errors="replace").split("\n")
-    first = max(1, location.first_line - _CONTEXT_LINES)
-    last = min(len(lines), location.last_line + _CONTEXT_LINES)
-    shown = [
-        f"{number:4d} | {'>>>' if location.first_line <= number <= location.last_line else '   '} "
-        f"{lines[number - 1].rstrip()[:200]}".rstrip()
-        for number in range(first, last + 1)
-    ]
-    rule = "-" * 20
-    return "\n".join([str(location), rule, *shown, rule])
