@@ -98,10 +98,12 @@ def _warn_undeclared(
     outline: Mapping[str, OutlineArg],
     linter: LinterType,
 ) -> None:
+    if not names:
+        return
+    declared = {*conversion.global_args, *outline}
     for name in sorted(names):
-        declared = {*conversion.global_args, *outline}
         if name not in declared:
-            near = suggest(name, declared)
+            near = conversion.suggest(name, declared)
             message = f"FROM argument '{name}' is not declared" + (f" (did you mean {near}?)" if near else "")
             linter.warn("UndefinedArgInFrom", message, stage.location)
 

@@ -18,14 +18,15 @@ from inlay.dockerfile.run import run
 from inlay.dockerfile.scope import Scope
 from inlay.dockerfile.shell import Lexer
 from inlay.dockerfile.stages import StageList
+from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
-from inlay.llb.graph import Definition
 from inlay.patterns import PatternMatcher, join
 from inlay.platform import Platform, format_platform, normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from inlay.llb.graph import Definition
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any
 
     from inlay.dockerfile.drafts import Draft
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import ImageRequest, Resolver
     from inlay.dockerfile.stages import StageBuild, Step
+
+
+_MOST_COMPARISONS = 200_000
 
 
 class Result(NamedTuple):
@@ -64,6 +68,7 @@ class Conversion:
     """One platform's conversion: `connect`, look up `requests`, `dispatch`, take the `result`."""
 
     __slots__ = (
+        "_comparisons",
         "_context_paths",
         "_groups",
         "_ignored",
@@ -112,6 +117,7 @@ class Conversion:
         self.build_context: Draft
         self._context_paths: set[str] = set()
         self._groups = 0
+        self._comparisons = 0
         self._ignored: PatternMatcher | None = None
 
     @property
@@ -122,6 +128,14 @@ class Conversion:
         from inlay.dockerfile.epoch import format_time
 
         return format_time(self.epoch)
+
+    def suggest(self, name: str, options: Collection[str]) -> str:
+        """Which of `options` a name in a warning may have been meant to be; empty if none.
+
+        After very many comparisons it is always empty: a hostile Dockerfile must not take for ever.
+        """
+        self._comparisons += len(options)
+        return suggest(name, options) if self._comparisons < _MOST_COMPARISONS else ""
 
     def new_group(self) -> str:
         """An id for a progress group."""
@@ -225,7 +239,7 @@ class Conversion:
         image, state = stage.image, stage.state
         os = stage.platform.os if stage.platform else ""
         if os != "windows" and not any(entry.partition("=")[0] == "PATH" for entry in image.env):
-            image.env.append(f"PATH={DEFAULT_PATH}")
+            image.set_env("PATH", DEFAULT_PATH)
         for entry in image.env:
             name, _, value = entry.partition("=")
             state.set_env(name, value)

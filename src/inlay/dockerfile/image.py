@@ -29,6 +29,7 @@ class Image:
     """
 
     __slots__ = (
+        "_positions",
         "args_escaped",
         "author",
         "cmd",
@@ -60,6 +61,7 @@ class Image:
         self.volumes: dict[str, object] = {}
         self.labels: dict[str, str] = {}
         self.env: list[str] = []
+        self._positions: dict[str, int] = {}
         self.entrypoint: list[str] = []
         self.cmd: list[str] = []
         self.on_build: list[str] = []
@@ -92,12 +94,13 @@ class Image:
 
     def set_env(self, name: str, value: str) -> None:
         """Set a variable where it stands, or put it last."""
+        if len(self._positions) != len(self.env):
+            # The first of several entries of one name is the one that counts.
+            names = [entry.partition("=")[0] for entry in self.env]
+            self._positions = {each: position for position, each in reversed(list(enumerate(names)))}
         entry = f"{name}={value}"
-        for position, existing in enumerate(self.env):
-            if existing.partition("=")[0] == name:
-                self.env[position] = entry
-                return
-        self.env.append(entry)
+        position = self._positions.setdefault(name, len(self.env))
+        self.env[position : position + 1] = [entry]
 
     def add_history(self, created_by: str, *, layer: bool, created: str) -> None:
         """Note an instruction; `created` is RFC 3339 or empty."""

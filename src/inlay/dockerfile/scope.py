@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from inlay.dockerfile.shell import ExpansionError
-from inlay.dockerfile.suggest import suggest
 from inlay.platform import Platform, format_platform, normalise, parse
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Scope:
         for name in sorted(names - declared):
             if name in NOT_IN_ENV:
                 continue
-            near = suggest(name, self.env)
+            near = self.conversion.suggest(name, self.env)
             message = f"Usage of undefined variable '${name}'" + (f" (did you mean ${near}?)" if near else "")
             self.linter.warn("UndefinedVar", message, self.location)
 
