@@ -78,13 +78,10 @@ def _perform_action(
         return own if i == each.input or i >= count else tree_of(i) or own
 
     owner = None if isinstance(action, Remove) else find_owner(action.owner, owner_tree)
-    source: Tree | None = None
-    if isinstance(action, Copy):
-        source = own if each.secondary_input >= count else tree_of(each.secondary_input)
-        if source is None and each.secondary_input != EMPTY:
-            source = _empty_tree()
-        if source is None:
-            raise SolveError("a copy from nothing")
+    source = own
+    if isinstance(action, Copy) and each.secondary_input < count:
+        # Nothing there is scratch: an empty tree to copy from.
+        source = tree_of(each.secondary_input) or _empty_tree()
     target.carry_out(plan_action(action, target, source=source, owner=owner))
 
 

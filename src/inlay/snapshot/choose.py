@@ -1,4 +1,0 @@
-def choose_snapshotter(root, *, warn):
-    from inlay.snapshot.overlay import Overlay
-
-    return Overlay(root)

@@ -1,0 +1,268 @@
+"""The main job: an image carries the cache that made it, to a machine that has nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import RunningRegistry
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+DOCKERFILE = """FROM @BASE@ AS build
+WORKDIR /src
+COPY src ./
+RUN cat a.txt > /out.txt && echo built >> /out.txt
+FROM @BASE@
+ENV FOO=bar
+RUN mkdir -p /app
+COPY --from=build /out.txt /app/
+COPY main.c /app/
+CMD ["cat", "/app/out.txt"]
+"""
+
+
+@pytest.fixture
+def context(tmp_path: Path, base: str) -> Path:
+    folder = tmp_path / "context"
+    (folder / "src").mkdir(parents=True)
+    (folder / "Dockerfile").write_text(DOCKERFILE.replace("@BASE@", base))
+    (folder / "src/a.txt").write_text("hi\n")
+    (folder / "main.c").write_text("print\n")
+    return folder
+
+
+def config_of(host: str, repository: str, tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    accept = "application/vnd.oci.image.manifest.v1+json"
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{tag}", headers={"Accept": accept}
+    )
+    with urllib.request.urlopen(request) as answer:
+        digest, manifest = answer.headers["Docker-Content-Digest"], json.loads(answer.read())
+    with urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{manifest['config']['digest']}") as answer:
+        return digest, manifest, json.loads(answer.read())
+
+
+def test_a_fresh_machine_finds_every_step_in_the_image(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    ref = f"{docker_registry.host}/main-job"
+    build = ("build", "--progress", "plain", "--push", "--cache-to", "type=inline")
+    first = inlay(*build, "--root", str(tmp_path / "one"), "-t", f"{ref}:1", str(context))
+    assert first.code == 0, first.err
+    mark = (docker_registry.folder / "log").stat().st_size
+    again = (*build, "--root", str(tmp_path / "two"), "-t", f"{ref}:2", "--cache-from", f"type=registry,ref={ref}:1")
+    second = inlay(*again, str(context))
+    assert second.code == 0, second.err
+
+    digest, manifest, config = config_of(docker_registry.host, "main-job", "1")
+    assert json.loads(base64.b64decode(config["moby.buildkit.cache.v0"]))
+    assert config_of(docker_registry.host, "main-job", "2")[0] == digest
+    assert second.cached == 6
+    assert " 0 run · " in second.err.splitlines()[-1]
+    layers = {layer["digest"] for layer in manifest["layers"]}
+    moved = [line for line in docker_registry.requests(mark) if any(layer in line for layer in layers)]
+    assert not [line for line in moved if line.startswith(("GET", "PUT", "POST", "PATCH"))]
+    history = [entry for entry in config["history"] if not entry.get("empty_layer")]
+    assert len(history) == len(manifest["layers"])
+
+
+def test_asked_for_no_cache_the_config_holds_none(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    done = inlay(
+        "build", "--root", str(tmp_path / "s"), "-t", f"{docker_registry.host}/plain:1", "--push", str(context)
+    )
+    assert done.code == 0, done.err
+    config = config_of(docker_registry.host, "plain", "1")[2]
+    assert not [name for name in config if "cache" in name]
+
+
+def test_a_changed_file_runs_what_depends_on_it_and_nothing_else(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    build = ("build", "--progress", "plain", "--root", str(tmp_path / "s"), "-t", "app", str(context))
+    assert inlay(*build).code == 0
+    unchanged = inlay(*build)
+    assert unchanged.cached == 6, unchanged.err
+    (context / "main.c").write_text("changed\n")
+    changed = inlay(*build)
+    assert changed.cached == 5, changed.err
+    assert re.search(r"^#(\d+) \[stage-1 4/4\] COPY main.c /app/\n#\1 DONE", changed.err, re.M), changed.err
+
+
+def test_independent_tools_accept_the_image(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    ref = f"{docker_registry.host}/tools:1"
+    store = tmp_path / "s"
+    assert inlay("build", "--root", str(store), "-t", ref, "--push", str(context)).code == 0
+    assert inlay("build", "--root", str(store), "-t", "local-name", str(context)).code == 0
+    for tool in ("skopeo", "umoci"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    listed = json.loads((store / "index.json").read_text())["manifests"]
+    tag = listed[0]["annotations"]["org.opencontainers.image.ref.name"]
+    inspected = subprocess.run(
+        ["skopeo", "inspect", f"oci:{store}:{tag}"], capture_output=True, text=True, check=True
+    )
+    assert len(json.loads(inspected.stdout)["Layers"]) == 4
+    layout, archive = tmp_path / "layout", tmp_path / "docker.tar"
+    copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{ref}"]
+    subprocess.run([*copy, f"oci:{layout}:x"], check=True)
+    subprocess.run([*copy, f"docker-archive:{archive}:x:1"], check=True)
+    subprocess.run(["umoci", "unpack", "--image", f"{layout}:x", str(tmp_path / "bundle")], check=True)
+    assert (tmp_path / "bundle/rootfs/app/out.txt").read_text() == "hi\nbuilt\n"
+    assert "manifest.json" in tarfile.open(archive).getnames()
+
+
+def test_an_oci_layout_serves_as_registry_and_as_cache(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    for kind, dest in (("tar=false", tmp_path / "folder"), ("tar=true", tmp_path / "image.tar")):
+        out = f"type=oci,dest={dest},{kind},name=app:1"
+        build = ("build", "--progress", "plain", "--cache-to", "type=inline", "-o", out)
+        first = inlay(*build, "--root", str(tmp_path / f"1{kind}"), str(context))
+        assert first.code == 0, first.err
+        second = inlay(
+            *build,
+            "--root",
+            str(tmp_path / f"2{kind}"),
+            "--cache-from",
+            f"type=oci-layout,src={dest}",
+            str(context),
+        )
+        assert second.code == 0, second.err
+        assert second.cached == 6, second.err
+        assert first.err.splitlines()[-1].split(" · ")[0] == second.err.splitlines()[-1].split(" · ")[0]
+
+
+def test_files_come_out_as_a_folder_and_as_a_tar(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY src /x\nCOPY main.c /\n")
+    store = str(tmp_path / "s")
+    done = inlay("build", "--root", store, "-o", str(tmp_path / "out"), str(context))
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/x/a.txt").read_text() == "hi\n"
+    assert inlay("build", "--root", store, "-o", f"type=tar,dest={tmp_path}/o.tar", str(context)).code == 0
+    assert sorted(tarfile.open(tmp_path / "o.tar").getnames()) == ["main.c", "x", "x/a.txt"]
+
+
+def test_a_tag_in_the_store_is_found_by_from_and_by_cache_from(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "s")
+    assert inlay("build", "--root", store, "-t", "first", str(context)).code == 0
+    (context / "Dockerfile").write_text("FROM first\nRUN cat /app/out.txt > /again\n")
+    done = inlay("build", "--root", store, "-t", "second", str(context))
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "said"),
+    [
+        ("FROM @BASE@\nRUN exit 7\n", "Dockerfile:2"),
+        ("FROM @BASE@\nCOPY missing /\n", "missing"),
+        ("FROM @BASE@\nCOPY --from=bild a b\n", "bild"),
+        ("FORM x\n", "unknown instruction: FORM"),
+        ("FROM @HOST@/nothing:1\n", "nothing:1"),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_exit_code_is_not_zero(
+    inlay: Callable[..., Any],
+    context: Path,
+    base: str,
+    docker_registry: RunningRegistry,
+    tmp_path: Path,
+    dockerfile: str,
+    said: str,
+) -> None:
+    text = dockerfile.replace("@BASE@", base).replace("@HOST@", docker_registry.host)
+    (context / "Dockerfile").write_text(text)
+    done = inlay("build", "--root", str(tmp_path / "s"), "-t", "never", str(context))
+    assert done.code == 1, done.err
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "s/index.json").exists()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "not base64!",
+        base64.b64encode(b"not json").decode(),
+        base64.b64encode(b'[{"digest":"sha256:' + b"0" * 64 + b'","inputs":[[{"link":9}]]}]').decode(),
+        base64.b64encode(b'[{"digest":"sha256:' + b"0" * 64 + b'","inputs":[[{"link":0}]]}]').decode(),
+        17,
+    ],
+)
+def test_a_broken_cache_is_a_warning_and_the_build_goes_on(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path, field: object
+) -> None:
+    layout = tmp_path / "layout"
+    build = ("build", "--progress", "plain", "--cache-to", "type=inline")
+    out = f"type=oci,dest={layout},tar=false,name=app"
+    assert inlay(*build, "--root", str(tmp_path / "1"), "-o", out, str(context)).code == 0
+    _replace_field(layout, field)
+    done = inlay(
+        *build, "--root", str(tmp_path / "2"), "--cache-from", f"type=oci-layout,src={layout}", "-t", "x", str(context)
+    )
+    assert done.code == 0, done.err
+    assert "WARN" in done.err
+    assert done.cached == 0
+
+
+def _replace_field(layout: Path, field: object) -> None:
+    """Put `field` where the inline cache of the only image of `layout` is."""
+    import hashlib
+
+    def put(data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        (layout / "blobs/sha256" / digest).write_bytes(data)
+        return f"sha256:{digest}"
+
+    def load(digest: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())
+        return loaded
+
+    index = json.loads((layout / "index.json").read_text())
+    manifest = load(index["manifests"][0]["digest"])
+    config = load(manifest["config"]["digest"])
+    config["moby.buildkit.cache.v0"] = field
+    raw = json.dumps(config).encode()
+    manifest["config"].update(digest=put(raw), size=len(raw))
+    raw = json.dumps(manifest).encode()
+    index["manifests"][0].update(digest=put(raw), size=len(raw))
+    (layout / "index.json").write_text(json.dumps(index))
+
+
+def test_a_missing_cache_and_an_unreachable_one_are_warnings(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    done = inlay(
+        "build",
+        "--root",
+        str(tmp_path / "s"),
+        "--progress",
+        "plain",
+        "--cache-from",
+        f"{docker_registry.host}/no/such:1",
+        "-t",
+        "x",
+        str(context),
+    )
+    assert done.code == 0, done.err
+    assert done.err.count("WARN: cache") == 1
