@@ -41,7 +41,7 @@ _KINDS = {
     stat.S_IFIFO: FIFO,
 }
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BILLION = 1_000_000_000
 _COMPARE_SIZE = 1 << 18
 
@@ -80,13 +80,17 @@ def layer_entries(
 ) -> Iterator[Entry]:
     """The entries of a layer directory, in overlayfs's upper form.
 
-    `lower` is the whole tree below it. With it the result is BuildKit's: what was copied up but not changed
-    is left out, so are whiteouts of what was never there, and an opaque folder lists what it hides. Without
-    it, all that is in the directory counts, and an opaque folder gets a marker.
+    `lower` is the whole tree below it, None where there is nothing. What was copied up but not changed is
+    left out, so are whiteouts of what was never there, and an opaque folder lists what it hides.
     Times after `mtime_limit_ns` become that; whiteouts are from 1970. An entry's `open` works until the next
     entry is asked for.
     """
-    return _Walk(mtime_limit_ns, keep_xattr, blind=lower is None).run(layer_directory, lower, overlay=True)
+    return _Walk(mtime_limit_ns, keep_xattr).run(layer_directory, lower, overlay=True)
+
+
+def all_entries(layer_directory: Tree) -> Iterator[Entry]:
+    """Everything that a layer directory says, whatever is below it: all whiteouts, and opaque markers."""
+    return _Walk(None, all_xattrs, blind=True).run(layer_directory, None, overlay=True)
 
 
 def diff_trees(
@@ -118,9 +122,9 @@ class _Folder:
         self.lower = lower  # -1 where there is no folder below
         self.entry = entry
         self.overlay = overlay
-        names = set(_names(upper))
+        names = set(list_names(upper))
         if lower >= 0 and not overlay:
-            names.update(_names(lower))
+            names.update(list_names(lower))
         self.names = iter(sorted(names))
 
     def close(self) -> None:
@@ -149,8 +153,8 @@ class _Walk:
         self._unchanged_links: dict[int, list[tuple[bytes, list[_Folder]]]] = {}
 
     def run(self, upper: Tree, lower: Tree | None, *, overlay: bool) -> Iterator[Entry]:
-        lower_fd = -1 if lower is None else _open_tree(lower)
-        self._stack.append(_Folder(b"", _open_tree(upper), lower_fd, None, overlay=overlay))
+        lower_fd = -1 if lower is None else open_tree(lower)
+        self._stack.append(_Folder(b"", open_tree(upper), lower_fd, None, overlay=overlay))
         try:
             while self._stack:
                 folder = self._stack[-1]
@@ -164,10 +168,10 @@ class _Walk:
                 folder.close()
 
     def _visit(self, folder: _Folder, name: bytes) -> Iterator[Entry]:
-        upper = _lstat(name, folder.upper)
+        upper = lstat(name, folder.upper)
         if upper is not None and stat.S_ISSOCK(upper.st_mode):
             return
-        lower = _lstat(name, folder.lower) if folder.lower >= 0 else None
+        lower = lstat(name, folder.lower) if folder.lower >= 0 else None
         if upper is None or whiteout.is_whiteout(upper):
             if lower is not None or (self._blind and folder.overlay):
                 yield from self._with_parents(_whiteout_entry(folder.path, name))
@@ -189,9 +193,9 @@ class _Walk:
             pending = None
         else:
             pending = entry
-        fd = os.open(name, _FOLDER, dir_fd=folder.upper)
+        fd = os.open(name, FOLDER, dir_fd=folder.upper)
         has_lower = lower is not None and stat.S_ISDIR(lower.st_mode)
-        lower_fd = os.open(name, _FOLDER, dir_fd=folder.lower) if has_lower else -1
+        lower_fd = os.open(name, FOLDER, dir_fd=folder.lower) if has_lower else -1
         opaque = folder.overlay and whiteout.is_opaque(fd)
         if opaque and self._blind:
             yield Entry(path + b"/" + whiteout.OPAQUE_MARKER, mode=0)
@@ -226,6 +230,10 @@ class _Walk:
         else:
             yield from self._with_parents(_as_link(self._entry(folder, name, path, upper), path, target))
 
+    def _is_same(self, folder: _Folder, name: bytes, lower: os.stat_result, upper: os.stat_result) -> bool:
+        before_ns = self._unchanged_before_ns
+        return is_same(folder.lower, folder.upper, name, lower, upper, unchanged_before_ns=before_ns)
+
     def _entry(self, folder: _Folder, name: bytes, path: bytes, status: os.stat_result) -> Entry:
         mode = status.st_mode
         kind = _KINDS[stat.S_IFMT(mode)]
@@ -249,23 +257,32 @@ class _Walk:
         kept = sorted(os.fsencode(name) for name in names if self._keep_xattr(name))
         return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in kept)
 
-    def _is_same(self, folder: _Folder, name: bytes, lower: os.stat_result, upper: os.stat_result) -> bool:
-        """Whether a file counts as unchanged (continuity: fs/path.go, sameFile)."""
-        if lower.st_ino == upper.st_ino and lower.st_dev == upper.st_dev:
-            return True
-        if _looks(lower) != _looks(upper):
-            return False
-        if _capability(folder.lower, name) != _capability(folder.upper, name):
-            return False
-        if stat.S_ISDIR(upper.st_mode):
-            return True
-        if lower.st_size != upper.st_size or lower.st_mtime_ns != upper.st_mtime_ns:
-            return False
-        if upper.st_mtime_ns % _BILLION or upper.st_ctime_ns < self._unchanged_before_ns:
-            return True
-        if stat.S_ISLNK(upper.st_mode):
-            return os.readlink(name, dir_fd=folder.lower) == os.readlink(name, dir_fd=folder.upper)
-        return upper.st_size == 0 or _same_content(folder, name)
+
+def is_same(
+    lower_fd: int,
+    upper_fd: int,
+    name: bytes,
+    lower: os.stat_result,
+    upper: os.stat_result,
+    *,
+    unchanged_before_ns: int = 0,
+) -> bool:
+    """Whether the file `name` counts as unchanged (continuity: fs/path.go, sameFile)."""
+    if lower.st_ino == upper.st_ino and lower.st_dev == upper.st_dev:
+        return True
+    if _looks(lower) != _looks(upper):
+        return False
+    if _capability(lower_fd, name) != _capability(upper_fd, name):
+        return False
+    if stat.S_ISDIR(upper.st_mode):
+        return True
+    if lower.st_size != upper.st_size or lower.st_mtime_ns != upper.st_mtime_ns:
+        return False
+    if upper.st_mtime_ns % _BILLION or upper.st_ctime_ns < unchanged_before_ns:
+        return True
+    if stat.S_ISLNK(upper.st_mode):
+        return os.readlink(name, dir_fd=lower_fd) == os.readlink(name, dir_fd=upper_fd)
+    return upper.st_size == 0 or _same_content(lower_fd, upper_fd, name)
 
 
 def _pending(folders: list[_Folder]) -> Iterator[Entry]:
@@ -283,17 +300,17 @@ def _whiteout_entry(folder: bytes, name: bytes) -> Entry:
     return Entry(folder + whiteout.PREFIX + name, mode=0)
 
 
-def _open_tree(tree: Tree) -> int:
+def open_tree(tree: Tree) -> int:
     if isinstance(tree, int):
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
     return os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _names(fd: int) -> list[bytes]:
+def list_names(fd: int) -> list[bytes]:
     return os.listdir(b"/proc/self/fd/%d" % fd)
 
 
-def _lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
+def lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
     try:
         return os.lstat(name, dir_fd=dir_fd)
     except FileNotFoundError:
@@ -314,9 +331,8 @@ def _capability(dir_fd: int, name: bytes) -> bytes:
         return b""
 
 
-def _same_content(folder: _Folder, name: bytes) -> bool:
-    """Compare two files of the same size."""
-    fds = [os.open(name, _READ, dir_fd=folder.lower), os.open(name, _READ, dir_fd=folder.upper)]
+def _same_content(lower_fd: int, upper_fd: int, name: bytes) -> bool:
+    fds = [os.open(name, _READ, dir_fd=lower_fd), os.open(name, _READ, dir_fd=upper_fd)]
     try:
         while True:
             one, other = (os.read(fd, _COMPARE_SIZE) for fd in fds)

@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.archive import whiteout
+from inlay.archive.filecopy import copy_data
 from inlay.archive.rooted import open_folder, open_in_root, remove_tree
 from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from inlay.archive.untar import TarReader
@@ -20,7 +21,7 @@ from inlay.digest import Digest
 from inlay.errors import ContentError, UnsafeArchive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from inlay.archive.untar import Source
 
@@ -76,25 +77,21 @@ def apply_layer(
     directory: str | bytes,
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
-    userxattr: bool = False,
-    devices: bool = True,
     same_owner: bool = True,
 ) -> AppliedLayer:
     """Unpack an uncompressed layer into the empty layer directory `directory` and read it to its end.
 
     The result is in the form of an overlayfs upper directory: whiteouts become character devices 0:0, opaque
-    markers an xattr (`user.overlay.opaque` with `userxattr`). Device nodes are skipped without `devices`, and
-    everything belongs to the caller without `same_owner`; both are for user namespaces.
+    markers an xattr. In a user namespace device nodes are left out. Without `same_owner` everything belongs
+    to the caller.
     Raises `UnsafeArchive` for an entry that would reach outside or that exceeds `limits`, `ContentError` for
     a broken archive; `directory` then holds part of the layer.
     BuildKit: containerd pkg/archive/tar.go (applyNaive), tar_opts_linux.go.
     """
     source = _Metered(stream, limits.size)
     reader = TarReader(source)
-    unpacker = _LayerUnpacker(
-        reader, directory, limits, userxattr=userxattr, devices=devices, same_owner=same_owner
-    )
-    unpacker.run()
+    unpacker = _LayerUnpacker(directory, limits, same_owner=same_owner, copy=reader.copy_to)
+    unpacker.run(reader)
     reader.drain()
     return AppliedLayer(source.digest(), reader.position, unpacker.count, tuple(unpacker.implied))
 
@@ -105,7 +102,6 @@ def unpack(
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     owner: tuple[int, int] | None = None,
-    devices: bool = True,
 ) -> int:
     """Unpack an uncompressed archive over the folder `directory`, as ADD does; return the number of entries.
 
@@ -114,9 +110,19 @@ def unpack(
     BuildKit: solver/llbsolver/file/unpack.go.
     """
     reader = TarReader(_Metered(stream, limits.size))
-    unpacker = _Unpacker(reader, directory, limits, owner=owner, devices=devices)
-    unpacker.run()
+    unpacker = _Unpacker(directory, limits, owner=owner, copy=reader.copy_to)
+    unpacker.run(reader)
     return unpacker.count
+
+
+def apply_entries(entries: Iterable[Entry], directory: str | bytes) -> None:
+    """Put entries into the layer directory `directory`, as `apply_layer` would out of their archive."""
+    _LayerUnpacker(directory, Limits()).run(entries)
+
+
+def merge_entries(entries: Iterable[Entry], directory: str | bytes) -> None:
+    """Change the tree `directory` by a layer's entries: its whiteouts remove what is there."""
+    _TreeUnpacker(directory, Limits()).run(entries)
 
 
 def inherit_implied(directory: str | bytes, implied: Sequence[bytes], parents: Sequence[str | bytes]) -> None:
@@ -155,6 +161,12 @@ def _inherit(target_fd: int, path: bytes, parent_fds: Sequence[int]) -> None:
             return
         finally:
             os.close(fd)
+
+
+def in_user_namespace() -> bool:
+    """Whether this process sees other user ids than the system at large."""
+    with open("/proc/self/uid_map", "rb") as uid_map:
+        return uid_map.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def clean_name(name: bytes) -> bytes:
@@ -208,18 +220,17 @@ class _Unpacker:
 
     def __init__(
         self,
-        reader: TarReader,
         directory: str | bytes,
         limits: Limits,
         *,
         owner: tuple[int, int] | None = None,
-        devices: bool = True,
         same_owner: bool = True,
+        copy: Callable[[int], None] | None = None,
     ) -> None:
-        self._reader = reader
+        """`copy` writes the data of the entry that came last; without it entries know where theirs is."""
+        self._copy = copy
         self._limits = limits
         self._owner = owner
-        self._devices = devices
         self._same_owner = same_owner
         self._root = _open_root(directory)
         self._parent = -1
@@ -228,11 +239,11 @@ class _Unpacker:
         self.implied: dict[bytes, None] = {}
         self.count = 0
 
-    def run(self) -> None:
+    def run(self, entries: Iterable[Entry]) -> None:
         entry = None
         try:
             unpacked_size = 0
-            for entry in self._reader:
+            for entry in entries:
                 self.count += 1
                 unpacked_size += entry.size
                 if self.count > self._limits.entries or unpacked_size > self._limits.size:
@@ -306,10 +317,13 @@ class _Unpacker:
         elif kind == HARD_LINK:
             self._make_link(entry, name)
         elif kind in _DEVICE_KINDS:
-            if kind != FIFO and not self._devices:
-                return
             device = os.makedev(entry.major, entry.minor) if kind != FIFO else 0
-            os.mknod(name, _DEVICE_KINDS[kind] | 0o600, device, dir_fd=parent)
+            try:
+                os.mknod(name, _DEVICE_KINDS[kind] | 0o600, device, dir_fd=parent)
+            except PermissionError:
+                if in_user_namespace():
+                    return  # nobody can make devices there; containerd leaves them out too
+                raise
         else:
             raise ContentError(
                 f"the entry {os.fsdecode(path)} is of kind {kind!r}, which no layer may contain"
@@ -320,7 +334,7 @@ class _Unpacker:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._parent)
         try:
             if entry.size:
-                self._reader.copy_to(fd)
+                self._fill(entry, fd)
             self._chown(entry, fd)
             for key, value in entry.xattrs:
                 _set_xattr(fd, key, value, entry)
@@ -328,6 +342,16 @@ class _Unpacker:
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
+
+    def _fill(self, entry: Entry, fd: int) -> None:
+        if self._copy is not None:
+            self._copy(fd)
+        elif entry.open is not None:
+            source = entry.open()
+            try:
+                copy_data(source, fd)
+            finally:
+                os.close(source)
 
     def _make_link(self, entry: Entry, name: bytes) -> None:
         folder, _, target = clean_name(entry.link).rpartition(b"/")
@@ -406,19 +430,6 @@ class _Unpacker:
 class _LayerUnpacker(_Unpacker):
     """Unpacks a layer into a layer directory."""
 
-    def __init__(
-        self,
-        reader: TarReader,
-        directory: str | bytes,
-        limits: Limits,
-        *,
-        userxattr: bool,
-        devices: bool,
-        same_owner: bool,
-    ) -> None:
-        super().__init__(reader, directory, limits, devices=devices, same_owner=same_owner)
-        self._userxattr = userxattr
-
     def _place_root(self, entry: Entry) -> None:
         """A layer does not say how the root looks (containerd ignores it as well)."""
 
@@ -430,9 +441,7 @@ class _LayerUnpacker(_Unpacker):
             return True
         if name.startswith(whiteout.META_PREFIX):
             return True  # what AUFS left behind
-        gone = name[len(whiteout.PREFIX) :]
-        if gone in (b"", b".", b".."):
-            raise UnsafeArchive(f"{os.fsdecode(path)} is not a name that a whiteout may have")
+        gone = _gone(name, path)
         try:
             whiteout.make_whiteout(gone, self._parent)
         except FileExistsError:  # this layer's own file stays: a whiteout is about the layers below
@@ -454,10 +463,35 @@ class _LayerUnpacker(_Unpacker):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
             os.unlink(name, dir_fd=parent)
             super()._make_implied(parent, name, path)
-            whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (parent, name), userxattr=self._userxattr)
+            whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (parent, name))
 
     def _mark_opaque(self, name: bytes) -> None:
-        whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (self._parent, name), userxattr=self._userxattr)
+        whiteout.mark_opaque(b"/proc/self/fd/%d/%s" % (self._parent, name))
+
+
+class _TreeUnpacker(_Unpacker):
+    """Carries out on a tree what a layer says."""
+
+    def _place_root(self, entry: Entry) -> None:
+        """As for layer directories."""
+
+    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+        if not name.startswith(whiteout.PREFIX):
+            return False
+        if name == whiteout.OPAQUE_MARKER:
+            for gone in os.listdir(b"/proc/self/fd/%d" % self._parent):
+                remove_tree(gone, self._parent)
+        elif not name.startswith(whiteout.META_PREFIX):
+            remove_tree(_gone(name, path), self._parent)
+        return True
+
+
+def _gone(name: bytes, path: bytes) -> bytes:
+    """The name that the whiteout `name` says is gone."""
+    gone = name[len(whiteout.PREFIX) :]
+    if gone in (b"", b".", b".."):
+        raise UnsafeArchive(f"{os.fsdecode(path)} is not a name that a whiteout may have")
+    return gone
 
 
 def _set_xattr(target: int | bytes, key: bytes, value: bytes, entry: Entry) -> None:

@@ -6,7 +6,6 @@ stops at it, as after chroot. So nothing that an archive or image contains reach
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -23,25 +22,36 @@ _RESOLVE_IN_ROOT = 0x10
 _MAX_LINKS = 255
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
+_openat2: Callable[[int, bytes, int], int] | None = None
 
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
     """Open `path` inside the folder `root_fd` (openat2 with RESOLVE_IN_ROOT); close-on-exec.
 
     Raises OSError as `os.open` does; ENOSYS or EPERM where the kernel or a sandbox does not allow the call.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    fd: int = _syscall(_SYS_OPENAT2, root_fd, path or b".", ctypes.byref(how), ctypes.sizeof(how))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return fd
+    global _openat2
+    if _openat2 is None:
+        _openat2 = _load_openat2()
+    return _openat2(root_fd, path, flags)
+
+
+def _load_openat2() -> Callable[[int, bytes, int], int]:
+    import ctypes  # takes longer to import than a cached build has
+
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
+    how_type = ctypes.c_uint64 * 3  # flags, mode, resolve
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+
+    def openat2(root_fd: int, path: bytes, flags: int) -> int:
+        how = how_type(flags | os.O_CLOEXEC, 0, resolve)
+        fd: int = syscall(_SYS_OPENAT2, root_fd, path or b".", ctypes.byref(how), ctypes.sizeof(how))
+        if fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+        return fd
+
+    return openat2
 
 
 def open_folder(root_fd: int, path: bytes, make: Callable[[int, bytes, bytes], None] | None = None) -> int:

@@ -9,6 +9,7 @@ In archives names say it (OCI image spec, layer.md), in layer directories what o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -37,9 +38,25 @@ def is_opaque(folder: int | bytes | str) -> bool:
     return False
 
 
-def mark_opaque(folder: int | bytes | str, *, userxattr: bool) -> None:
-    """Make a folder of a layer directory hide the one below it."""
-    os.setxattr(folder, USER_OPAQUE if userxattr else TRUSTED_OPAQUE, b"y")
+def mark_opaque(folder: int | bytes | str) -> None:
+    """Make a folder of a layer directory hide the one below it.
+
+    In a user namespace the `user.` attribute is what may be set, and what overlayfs looks for there.
+    """
+    try:
+        os.setxattr(folder, TRUSTED_OPAQUE, b"y")
+    except PermissionError:
+        os.setxattr(folder, USER_OPAQUE, b"y")
+
+
+def unmark_opaque(folder: int | bytes | str) -> None:
+    """Make a folder of a layer directory show what is below it."""
+    for name in (TRUSTED_OPAQUE, USER_OPAQUE):
+        try:
+            os.removexattr(folder, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EPERM, errno.ENOTSUP):
+                raise
 
 
 def make_whiteout(name: bytes, dir_fd: int) -> None:

@@ -1,0 +1,47 @@
+"""Which snapshotter to use, found out when a tree is needed for the first time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.snapshot.snapshotter import LayerDirs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
+
+
+def choose_snapshotter(root: str, *, warn: Callable[[str], None]) -> Snapshotter:
+    """The snapshotter for `root`: overlayfs where it works, else copying, which `warn` is told about.
+
+    Nothing is tried, and no time spent, before a tree is asked for.
+    """
+    return _Chosen(root, warn)
+
+
+class _Chosen(LayerDirs):
+    def __init__(self, root: str, warn: Callable[[str], None]) -> None:
+        super().__init__(root)
+        self._warn = warn
+        self._choice: Snapshotter | None = None
+
+    def prepare(self, layers: Sequence[LayerDir]) -> Active:
+        return self._chosen().prepare(layers)
+
+    def view(self, layers: Sequence[LayerDir]) -> View:
+        return self._chosen().view(layers)
+
+    def _chosen(self) -> Snapshotter:
+        if self._choice is None:
+            from inlay.snapshot.overlay import Overlay, overlay_works
+
+            reason = overlay_works(self.root)
+            if reason is None:
+                self._choice = Overlay(self.root)
+            else:
+                from inlay.snapshot.native import Native
+
+                self._warn(f"every step copies its whole file system, because {reason}")
+                self._choice = Native(self.root)
+        return self._choice

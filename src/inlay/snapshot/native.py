@@ -1,0 +1,142 @@
+"""Trees by copying: slow, but it works on every file system and without any privilege."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inlay.archive.diff import all_xattrs, diff_trees
+from inlay.archive.layer import apply_entries, merge_entries
+from inlay.snapshot.merged import adopt, merge
+from inlay.snapshot.mounts import clone_tree, make_read_only
+from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from inlay.snapshot.merged import Merged
+    from inlay.snapshot.snapshotter import Incoming, LayerDir
+
+
+class NativeView:
+    """Layers as a plain tree; read-only where bind mounts are allowed."""
+
+    __slots__ = ("_fd", "_merged")
+
+    def __init__(self, merged: Merged) -> None:
+        self._merged = merged
+        self._fd = _mounted(merged.path, read_only=True)
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    @property
+    def path(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._merged.close()
+
+    def __enter__(self) -> NativeView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class NativeActive:
+    """A copy of layers to change."""
+
+    __slots__ = ("_copied_ns", "_fd", "_incoming", "_layers", "_lower", "_snapshotter", "_tree")
+
+    def __init__(
+        self, snapshotter: Native, incoming: Incoming, layers: Sequence[LayerDir], lower: Merged
+    ) -> None:
+        self._snapshotter = snapshotter
+        self._incoming = incoming
+        self._layers = layers
+        self._lower = lower
+        self._tree = f"{incoming.folder}/tree"
+        os.mkdir(self._tree)
+        merge_entries(diff_trees(None, lower.path, keep_xattr=all_xattrs), self._tree)
+        copy_root_looks(lower.path, self._tree)
+        self._copied_ns = _file_system_time(f"{incoming.folder}/clock")
+        self._fd = _mounted(self._tree, read_only=False)
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    @property
+    def path(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+    def commit(self) -> LayerDir:
+        self._close()
+        changes = diff_trees(
+            self._lower.path, self._tree, keep_xattr=all_xattrs, unchanged_before_ns=self._copied_ns
+        )
+        apply_entries(changes, self._incoming.directory)
+        copy_root_looks(self._tree, self._incoming.directory)
+        self._lower.close()
+        adopt(self._snapshotter, [*self._layers, self._incoming.id], self._tree)
+        return self._incoming.commit()
+
+    def discard(self) -> None:
+        self._close()
+        self._lower.close()
+        self._incoming.discard()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> NativeActive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class Native(LayerDirs):
+    """The snapshotter for wherever overlayfs is refused."""
+
+    def prepare(self, layers: Sequence[LayerDir]) -> NativeActive:
+        lower = merge(self, layers)
+        incoming = self.receive()
+        try:
+            return NativeActive(self, incoming, layers, lower)
+        except BaseException:
+            lower.close()
+            incoming.discard()
+            raise
+
+    def view(self, layers: Sequence[LayerDir]) -> NativeView:
+        return NativeView(merge(self, layers))
+
+
+def _mounted(folder: str, *, read_only: bool) -> int:
+    """A detached bind mount of `folder`, or just the folder where that is not allowed."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount = clone_tree(fd)
+    except OSError:
+        return fd
+    os.close(fd)
+    if read_only:
+        make_read_only(mount)
+    return mount
+
+
+def _file_system_time(path: str) -> int:
+    """The clock by which the file system stamps changes: coarser than the system's."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return os.stat(path).st_ctime_ns
