@@ -21,6 +21,7 @@ FolderKind = Callable[[Path], Iterator[tuple[str, Pair]]]
 
 KINDS: dict[str, Kind] = {
     "ast": text.ast,
+    "unit-giturl": text.giturl,
     "unit-ignore": text.ignore,
     "unit-platform": text.platform,
     "unit-ref": text.reference,

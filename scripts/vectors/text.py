@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from inlay.dockerfile import parser
+from inlay.dockerfile.giturl import NotGitError, read_git_url
 from inlay.dockerfile.ignore import parse_ignore
 from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, UsageError
@@ -93,9 +94,34 @@ def reference(record: dict[str, Any], _around: Surroundings) -> Pair:
     return record, actual
 
 
+def giturl(record: dict[str, Any], _around: Surroundings) -> Pair:
+    actual: dict[str, Any] = {"in": record["in"]}
+    try:
+        git = read_git_url(record["in"]["word"])
+    except (NotGitError, DockerfileError) as error:
+        return record, actual | {"is_git": isinstance(error, DockerfileError), "error": str(error)}
+    actual["is_git"] = True
+    actual["ref"] = {
+        "Remote": git.remote,
+        "ShortName": git.remote.rpartition("/")[2].removesuffix(".git"),
+        "Ref": git.ref,
+        "Checksum": git.checksum,
+        "SubDir": git.subdir,
+        "IndistinguishableFromLocal": git.is_local,
+        "UnencryptedTCP": git.remote.startswith(("http://", "git://")),
+        "KeepGitDir": git.keep_git_dir,
+        "Submodules": git.submodules,
+        "MTime": git.mtime,
+        "FetchByCommit": git.fetch_by_commit,
+    }
+    return record, actual
+
+
 def ast(record: dict[str, Any], around: Surroundings) -> Pair:
-    source = record if "dockerfile" in record or "dockerfile_b64" in record else around.features[record["id"]]
-    actual: dict[str, Any] = {"id": record["id"]}
+    """The Dockerfile is in the record or in the feature record of the same id."""
+    given = {key: record[key] for key in ("id", "dockerfile", "dockerfile_b64") if key in record}
+    source = given if len(given) > 1 else around.features[record["id"]]
+    actual: dict[str, Any] = dict(given)
     try:
         result = parser.parse(dockerfile_of(source))
     except DockerfileError as error:
