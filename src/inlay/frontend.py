@@ -4,7 +4,7 @@ and opens the sources that it names."""
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from inlay.digest import Digest
 from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inlay.archive.digestmemory import DigestMemory
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.dockerfile.options import ConvertOptions
-    from inlay.dockerfile.resolver import ImageRequest
+    from inlay.dockerfile.resolver import ImageRequest, Resolver
     from inlay.errors import Location
     from inlay.llb.graph import Vertex
     from inlay.llb.ops import SourceOp
@@ -59,7 +59,8 @@ class Frontend:
 
     def convert(self) -> Sequence[Converted]:
         """Read and convert the Dockerfile; blocks while base images are looked up."""
-        from inlay.dockerfile.convert import convert, excerpt
+        from inlay.dockerfile.convert import convert
+        from inlay.dockerfile.excerpt import excerpt
 
         options = self._options()
         folder, name = self._dockerfile_place()
@@ -70,19 +71,21 @@ class Frontend:
         options = options._replace(filename=filename, dockerignore=ignore, dockerignore_name=ignore_name)
         self.dockerfile = text
         try:
-            converted = convert(text, options, _Resolver(self))
+            converted = convert(text, options, cast("Resolver", _Resolver(self)))
         except DockerfileError as error:
             error.excerpt = error.excerpt or excerpt(text, error.location)
             raise
         for warning in converted.warnings:
-            line = f"{warning.rule}: {warning.message} (line {warning.location.first_line})"
+            line = f"{warning.rule}: {warning.message}"
+            if warning.location is not None:
+                line += f" (line {warning.location.first_line})"
             self.warnings.append(line)
             self._emit(Warned("", line))
         return converted.results
 
     def excerpt(self, location: Location | None) -> str:
         """The lines of the Dockerfile around `location`, ready to print."""
-        from inlay.dockerfile.convert import excerpt
+        from inlay.dockerfile.excerpt import excerpt
 
         text = excerpt(self.dockerfile, location)
         return f"{text}\n" if text else ""
@@ -295,7 +298,7 @@ class _ImageSource:
         self._platform = platform
 
     async def _image(self) -> ResolvedImage:
-        from inlay.dockerfile.resolver import ImageRequest
+        from inlay.dockerfile.resolver import ImageRequest, Resolver
         from inlay.tasks import in_thread
 
         name = self._op.identifier.partition("://")[2]

@@ -20,10 +20,12 @@ from inlay.timestamp import format_ns, now_ns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from inlay.archive.compression import Codec
+    from inlay.archive.layer import AppliedLayer
     from inlay.archive.tree import Tree
+    from inlay.archive.untar import Source as ByteSource
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
@@ -266,36 +268,50 @@ class RefStore:
 
     async def directories(self, ref: Ref) -> list[LayerDir]:
         """Unpack what is not unpacked yet; pulls what is not here."""
-        return await gather([spawn(self._directory(layer)) for layer in ref.layers])
+        layers = ref.layers
+        return await gather([spawn(self._directory(layer, layers[:n])) for n, layer in enumerate(layers)])
 
-    async def _directory(self, layer: Layer) -> LayerDir:
-        if layer.directory is None:
-            if layer.key not in self._unpacking:
-                self._unpacking[layer.key] = spawn(self._unpack(layer))
-            layer.directory = await self._unpacking[layer.key]
+    async def _directory(self, layer: Layer, below: Sequence[Layer]) -> LayerDir:
+        if layer.directory is not None:
+            return layer.directory
+        if layer.key not in self._unpacking:
+            self._unpacking[layer.key] = spawn(self._unpack(layer, below))
+        layer.directory = await self._unpacking[layer.key]
         return layer.directory
 
-    async def _unpack(self, layer: Layer) -> LayerDir:
-        if layer.diff_id and (directory := self._directory_of(layer.diff_id)):
-            return directory
+    async def _unpack(self, layer: Layer, below: Sequence[Layer]) -> LayerDir:
+        if layer.diff_id and (known := self._directory_of(layer.diff_id)):
+            return known
         blob = await self.fetch(layer)
-        directory, diff_id = await in_thread(self._apply, blob, limiter=self._disk)
-        if layer.diff_id and layer.diff_id != diff_id:
-            self.snapshotter.remove(directory)
-            raise DigestMismatch(
-                f"layer {blob.digest} unpacks to {diff_id}, but its image says {layer.diff_id}"
-            )
-        layer.diff_id, layer.directory = diff_id, directory
+        incoming = await in_thread(self.snapshotter.receive)
+        try:
+            applied = await in_thread(self._apply, blob, incoming.directory, limiter=self._disk)
+            if layer.diff_id and layer.diff_id != applied.diff_id:
+                raise DigestMismatch(
+                    f"layer {blob.digest} unpacks to {applied.diff_id}, but its image says {layer.diff_id}"
+                )
+            if applied.implied:
+                await self._inherit(incoming.directory, applied.implied, below)
+            layer.diff_id, layer.directory = applied.diff_id, incoming.commit()
+        finally:
+            incoming.discard()
         self._save(layer)
-        return directory
+        return layer.directory
 
-    def _apply(self, blob: Descriptor) -> tuple[LayerDir, Digest]:
+    async def _inherit(self, directory: str, implied: Sequence[bytes], below: Sequence[Layer]) -> None:
+        """Folders that the layer has only by implication look as they do in the layers below it."""
+        from inlay.archive.layer import inherit_implied
+
+        parents = [self.snapshotter.upper(each) for each in await self.directories(Ref(tuple(below)))]
+        await in_thread(inherit_implied, directory, implied, parents, limiter=self._disk)
+
+    def _apply(self, blob: Descriptor, directory: str) -> AppliedLayer:
         from inlay.archive.compression import decompress
         from inlay.archive.layer import Limits, apply_layer
 
-        with self._content.open_blob(blob) as packed, self.snapshotter.receive() as incoming:
-            applied = apply_layer(decompress(packed), incoming.directory, limits=Limits.for_blob(blob.size))
-            return incoming.commit(), applied.diff_id
+        with self._content.open_blob(blob) as packed:
+            stream = decompress(cast("ByteSource", packed))
+            return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
 
     async def fetch(self, layer: Layer) -> Descriptor:
         """Bring the layer's blob into the store. Raises `BlobNotFound`."""
@@ -361,24 +377,28 @@ class RefStore:
 
     async def pack(self, layer: Layer, codec: Codec) -> None:
         """Make sure that `layer` has a blob, here or elsewhere, and a diff id."""
-        if layer.blob is None:
+        elsewhere = layer.source is not None or (layer.blob is not None and self._content.has_blob(layer.blob))
+        if layer.blob is None or not elsewhere:
             if layer.key not in self._packing:
                 self._packing[layer.key] = spawn(self._pack(layer, codec))
             layer.blob, layer.diff_id = await self._packing[layer.key]
         elif layer.diff_id is None:
-            await self._directory(layer)
+            await self.directories(Ref((layer,)))
 
     async def _pack(self, layer: Layer, codec: Codec) -> tuple[Descriptor, Digest]:
         row = self._row(layer.key)
         if row is not None and (blob := row.descriptor()) is not None and self._content.has_blob(blob):
             return blob, Digest.parse(row.diff_id)
-        assert layer.directory is not None
+        if layer.directory is None:
+            raise BlobNotFound(f"layer {layer.key} is no longer in the store")
         base = Ref(tuple(self._recall(key, "", "") for key in layer.base))
         lower = (await self.view(base)).fd if layer.base else None
-        blob, diff_id = await in_thread(self._write_blob, layer.directory, lower, codec, limiter=self._disk)
-        layer.blob, layer.diff_id = blob, diff_id
+        packed: tuple[Descriptor, Digest] = await in_thread(
+            self._write_blob, layer.directory, lower, codec, limiter=self._disk
+        )
+        layer.blob, layer.diff_id = packed
         self._save(layer)
-        return blob, diff_id
+        return packed
 
     def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> tuple[Descriptor, Digest]:
         from inlay.archive.compression import BlobWriter

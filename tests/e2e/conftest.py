@@ -93,6 +93,8 @@ def base(rootfs: Path, docker_registry: RunningRegistry, tmp_path_factory: pytes
     )
     reference = f"{docker_registry.host}/base:1"
     root = tmp_path_factory.mktemp("base-store")
-    done = run_inlay("build", "--root", str(root), "--progress", "plain", "-t", reference, "--push", str(folder))
+    done = run_inlay(
+        "build", "--root", str(root), "--progress", "plain", "-t", reference, "--push", str(folder)
+    )
     assert done.code == 0, done.err
     return reference

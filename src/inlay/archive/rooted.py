@@ -24,6 +24,7 @@ _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 
 _openat2: Callable[[int, bytes, int], int] | None = None
 
+
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
     """Open `path` inside the folder `root_fd` (openat2 with RESOLVE_IN_ROOT); close-on-exec.
 

@@ -25,7 +25,6 @@ from inlay.patterns import PatternMatcher, join
 from inlay.platform import Platform, format_platform, normalise
 
 if TYPE_CHECKING:
-    from inlay.llb.graph import Definition
     from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import ImageRequest, Resolver
     from inlay.dockerfile.stages import StageBuild, Step
+    from inlay.llb.graph import Definition
 
 
 _MOST_COMPARISONS = 200_000

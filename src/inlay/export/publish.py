@@ -10,7 +10,6 @@ import io
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
 from inlay.errors import BlobNotFound, ContentError, ExportError, RegistryError
-from inlay.oci.descriptor import Descriptor
 from inlay.tasks import Limiter, gather, in_thread, spawn
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from inlay.content import ContentStore
     from inlay.export.image import Image
+    from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index
     from inlay.refs import Layer
 
