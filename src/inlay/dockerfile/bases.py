@@ -20,7 +20,7 @@ from inlay.dockerfile.stages import SCRATCH, StageBuild, reachable
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, InlayError, UsageError
-from inlay.gotext import SPACE, quote
+from inlay.gotext import quote, valid
 from inlay.llb.graph import Notes
 from inlay.platform import format_platform, normalise
 from inlay.platform import parse as parse_platform
@@ -112,8 +112,8 @@ def _check_platform_flag(
     conversion: Conversion, stage: Stage, platform: Expansion, linter: LinterType
 ) -> None:
     if platform.matched or platform.unmatched:
-        target = conversion.global_args["TARGETPLATFORM"]
-        if (platform.matched, platform.unmatched, platform.text) == ({"TARGETPLATFORM"}, set(), target):
+        is_target = platform.text == conversion.global_args["TARGETPLATFORM"]
+        if is_target and platform.matched == {"TARGETPLATFORM"} and not platform.unmatched:
             message = (
                 f"Setting platform to predefined {stage.platform} in FROM is redundant "
                 "as this is the default behavior"
@@ -302,7 +302,7 @@ def _detected(image: Platform, target: Platform, build: Platform) -> Platform:
 
 def _image_source(conversion: Conversion, stage: StageBuild, platform: Platform) -> SourceDraft:
     options = conversion.options
-    source = stage.stage.source.strip(SPACE) if stage.stage else ""
+    source = valid(stage.stage.source) if stage.stage else ""
     text = f"FROM {stage.base_name}"
     notes = Notes(
         step_name(stage, text, platform, {}, multi=options.multi_platform),

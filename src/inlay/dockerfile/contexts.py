@@ -15,7 +15,7 @@ from inlay.dockerfile.image import Image
 from inlay.dockerfile.resolver import ImageRequest
 from inlay.dockerfile.sources import git_source, http_source
 from inlay.dockerfile.state import State
-from inlay.errors import DockerfileError, UsageError
+from inlay.errors import DockerfileError, InlayError, UsageError
 from inlay.gotext import quote
 from inlay.llb import gojson
 from inlay.llb.graph import Notes
@@ -61,8 +61,8 @@ class NamedContext(NamedTuple):
         reference = rest.removeprefix("//")
         log_name = f"[context {self.key}] load metadata for "
         if kind == "docker-image" and reference != "scratch":
-            name = _parsed(reference).with_default_tag()
-            return ImageRequest(str(name), self.platform, options.resolve_mode, log_name=log_name + reference)
+            image = str(_parsed(reference).with_default_tag())
+            return ImageRequest(image, self.platform, options.resolve_mode, log_name=log_name + reference)
         if kind == "oci-layout":
             store, name = self._layout(reference)
             return ImageRequest(name, self.platform, store=store, log_name=log_name + name)
@@ -105,7 +105,10 @@ class NamedContext(NamedTuple):
         raise DockerfileError(f"unsupported context source {kind} for {self.key}")
 
     def _load_image(self, options: ConvertOptions, resolver: Resolver, request: ImageRequest) -> Loaded:
-        resolved = resolver.resolve(request)
+        try:
+            resolved = resolver.resolve(request)
+        except InlayError as error:
+            raise DockerfileError(str(error)) from error
         try:
             image = Image.parse(resolved.config)
         except ValueError as error:

@@ -8,7 +8,7 @@ from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion, Result, Source
 from inlay.dockerfile.directives import find_directive
-from inlay.dockerfile.excerpt import excerpt
+from inlay.dockerfile.excerpt import excerpt as excerpt
 from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.lint import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse

@@ -14,7 +14,7 @@ from inlay.dockerfile.instructions import Run, heredoc_in
 from inlay.dockerfile.mounts import MountOptions, read_mount
 from inlay.dockerfile.options import BIND_WITHOUT_OUTPUT, SETS_DEFAULT_PATH
 from inlay.dockerfile.parser import chomp_heredoc
-from inlay.gotext import SPACE, quote
+from inlay.gotext import SPACE, quote, valid
 from inlay.llb import ops
 from inlay.llb.graph import Notes
 from inlay.llb.keys import base_name
@@ -47,7 +47,7 @@ def run(conversion: Conversion, scope: Scope, instruction: Run) -> None:
     state = scope.stage.state
     notes = Notes(
         _name(conversion, scope, shown, mounts),
-        (("com.docker.dockerfile.v1.command", instruction.source),),
+        (("com.docker.dockerfile.v1.command", valid(instruction.source)),),
         scope.location,
         scope.stage.ignore_cache,
         resources=conversion.options.resources,
