@@ -298,7 +298,7 @@ class _ImageSource:
         self._platform = platform
 
     async def _image(self) -> ResolvedImage:
-        from inlay.dockerfile.resolver import ImageRequest, Resolver
+        from inlay.dockerfile.resolver import ImageRequest
         from inlay.tasks import in_thread
 
         name = self._op.identifier.partition("://")[2]

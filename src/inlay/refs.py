@@ -377,7 +377,9 @@ class RefStore:
 
     async def pack(self, layer: Layer, codec: Codec) -> None:
         """Make sure that `layer` has a blob, here or elsewhere, and a diff id."""
-        elsewhere = layer.source is not None or (layer.blob is not None and self._content.has_blob(layer.blob))
+        elsewhere = layer.source is not None or (
+            layer.blob is not None and self._content.has_blob(layer.blob)
+        )
         if layer.blob is None or not elsewhere:
             if layer.key not in self._packing:
                 self._packing[layer.key] = spawn(self._pack(layer, codec))

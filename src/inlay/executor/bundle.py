@@ -82,6 +82,6 @@ def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -
     os.dup2(fds[0], 1)
     os.dup2(fds[1], 2)
     os.dup2(fds[log], 3)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    for number in sandbox.CATCHABLE:
         signal.signal(number, signal.SIG_DFL)
     os.execv(command[0], command)

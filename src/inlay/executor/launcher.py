@@ -219,7 +219,10 @@ def _drain(pipes: _Pipes, on_output: Callable[[int, bytes], None]) -> None:
 
 def _next_report(channel: socket) -> tuple[str, int, str]:
     """What the step's side says next: the kind, a number, a text; what the kind has not is empty."""
-    data = channel.recv(_READ_SIZE)
+    try:
+        data = channel.recv(_READ_SIZE)
+    except ConnectionResetError:  # a kill came too late to be read; what was said before is still there
+        data = channel.recv(_READ_SIZE)
     if not data:
         raise SolveError("the process that starts steps was killed; start the build again")
     kind, number, *text = marshal.loads(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,14 @@ class OCIRuntimeExecutor:
     def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
         self.prepare()
         log = os.memfd_create("runtime-log")
+        last_error = b""
+
+        def watch_output(fd: int, data: bytes) -> None:
+            nonlocal last_error
+            if fd == 2:
+                last_error = data[-4096:]
+            on_output(fd, data)
+
         try:
             with ready_step(spec) as step:
                 arguments = self._arguments(spec, step, log_position=2 + len(step.fds))
@@ -56,15 +66,27 @@ class OCIRuntimeExecutor:
                     "bundle",
                     arguments,
                     [*step.fds, log],
-                    on_output,
+                    watch_output,
                     cancel,
                     trusted=spec.security == "insecure",
                 )
             if outcome.exit_code and not cancel.cancelled:
-                _raise_logged(spec, self.name, os.pread(log, 1 << 20, 0))
+                self._raise_own_failure(spec, outcome.exit_code, os.pread(log, 1 << 20, 0), last_error)
         finally:
             os.close(log)
         return outcome.exit_code
+
+    def _raise_own_failure(self, spec: ProcessSpec, exit_code: int, log: bytes, stderr: bytes) -> None:
+        """Raise what the runtime failed of, if it did and not the program.
+
+        Once the container runs, a runtime can only say on stderr that it cannot execute the program.
+        """
+        message = _logged_error(log)
+        number = _exec_failure(message or stderr.decode(errors="replace") if exit_code == 1 else "")
+        if number:
+            raise program_missing(spec, number)
+        if message:
+            raise SolveError(f"the step could not be set up: {self.name}: {message}")
 
     def close(self) -> None:
         self._launcher.close()
@@ -121,7 +143,7 @@ def runtime_spec(spec: ProcessSpec, step: Step, folder: str, *, takes_filter: bo
 
 
 def _takes_ready_filter(program: str) -> bool:
-    """Whether the runtime is a crun that knows the annotation; one that does not would run without a filter."""
+    """Whether it is a crun that knows the annotation; another would run without a filter."""
     with open(program, "rb") as file:
         return _FILTER_ANNOTATION.encode() in file.read()
 
@@ -177,28 +199,32 @@ def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> li
     ]
 
 
-def _raise_logged(spec: ProcessSpec, name: str, log: bytes) -> None:
-    """Raise the error that the runtime logged, if it was the runtime that failed and not the program."""
+def _logged_error(log: bytes) -> str:
+    """The last error in a runtime's JSON log; empty when there is none."""
     import json
 
     for line in reversed(log.splitlines()):
-        try:
+        with contextlib.suppress(ValueError):
             entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry.get("level") != "error":
-            continue
-        message = str(entry.get("msg", ""))
-        for number, words in _EXEC_FAILURES.items():
-            if any(word in message for word in words):
-                raise program_missing(spec, number)
-        raise SolveError(f"the step could not be set up: {name}: {message}")
+            if entry.get("level") == "error":
+                return str(entry.get("msg", ""))
+    return ""
 
 
-_EXEC_FAILURES = {
-    2: ("executable file not found", "executable file `", "exec: No such file", "open executable"),
-    8: ("exec format error", "Exec format error"),
-    13: ("exec: Permission denied", "permission denied: unknown"),
+def _exec_failure(message: str) -> int:
+    """The errno with which executing the program failed, as crun or runc tell it; 0: it was not that."""
+    if not any(words in message for words in _EXEC_WORDS):
+        return 0
+    return next((number for words, number in _REASONS.items() if words in message.lower()), 0)
+
+
+_EXEC_WORDS = ("executable file `", "open executable", "exec container process", 'exec: "', "exec /")
+_REASONS = {
+    "exec format error": errno.ENOEXEC,
+    "permission denied": errno.EACCES,
+    "operation not permitted": errno.EACCES,
+    "not found": errno.ENOENT,
+    "no such file": errno.ENOENT,
 }
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Report = Callable[[tuple[object, ...]], None]
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# Python ignores SIGPIPE and SIGXFSZ, whoever called may have others ignored: not the step's business.
+CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 _NOSUID_NODEV = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 _NOTHING_BUT_DATA = _NOSUID_NODEV | linux.MOUNT_ATTR_NOEXEC
@@ -255,9 +257,7 @@ def _spawn(args: list[bytes], env: dict[bytes, bytes], files: list[tuple[Any, ..
     for folder in folders:
         path = os.path.join(folder, program)
         try:
-            pid = os.posix_spawn(
-                path, args, env, file_actions=files, setsid=True, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
-            )
+            pid = os.posix_spawn(path, args, env, file_actions=files, setsid=True, setsigdef=CATCHABLE)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 failure = error.errno or failure

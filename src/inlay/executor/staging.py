@@ -70,7 +70,7 @@ def open_sources(
 
     Uses `/` as a place to attach things to for a moment, so call it in a mount namespace of one's own.
     """
-    attached: set[int] = set()
+    attached: list[int] = []
     trees = []
     for (_, source, selector, readonly), path in zip(mounts, paths, strict=True):
         if isinstance(source, tuple):
@@ -81,16 +81,16 @@ def open_sources(
             tree = _select(fds[source] if isinstance(source, int) else path or 0, selector, attached)
         linux.set_attributes(tree, attributes | (linux.MOUNT_ATTR_RDONLY if readonly else 0), recursive=True)
         trees.append(tree)
-    for mount_fd in attached:
+    for mount_fd in reversed(attached):  # each lies on the one before
         linux.unmount(f"/proc/self/fd/{mount_fd}")
     return trees
 
 
-def _select(mount_fd: int, selector: str, attached: set[int]) -> int:
+def _select(mount_fd: int, selector: str, attached: list[int]) -> int:
     """A copy of what is at `selector` in a detached mount; only attached ones can be copied."""
     if mount_fd not in attached:
         linux.move_mount(mount_fd, "/")
-        attached.add(mount_fd)
+        attached.append(mount_fd)
     inside = linux.open_in_root(mount_fd, selector or ".", os.O_PATH)
     try:
         return linux.open_tree("", inside)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.errors import ProcessFailed
-from inlay.executor import defaults, rootfs
+from inlay.executor import defaults, linux, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
 
@@ -124,11 +125,24 @@ def capabilities(spec: ProcessSpec) -> list[str]:
 
 def program_missing(spec: ProcessSpec, number: int) -> ProcessFailed:
     """The error for a program that could not be executed, from errno `number`."""
-    import errno
-
     program = spec.args[0]
     if number == errno.ENOENT:
-        where = "" if "/" in program else " in $PATH"
-        return ProcessFailed(f'"{program}": executable file not found{where}', exit_code=127)
+        if "/" not in program:
+            return ProcessFailed(f'"{program}": executable file not found in $PATH', exit_code=127)
+        if _is_in(spec.rootfs, program):
+            return ProcessFailed(f'"{program}": its interpreter or loader is not in the image', exit_code=127)
+        return ProcessFailed(f'"{program}": executable file not found', exit_code=127)
     hint = "; is it built for another architecture?" if number == errno.ENOEXEC else ""
     return ProcessFailed(f'"{program}" cannot be executed: {os.strerror(number)}{hint}', exit_code=126)
+
+
+def _is_in(root: int | str, path: str) -> bool:
+    with contextlib.ExitStack() as stack:
+        if isinstance(root, str):
+            root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+        try:
+            os.close(linux.open_in_root(root, path, os.O_PATH))
+        except OSError:
+            return False
+        return True

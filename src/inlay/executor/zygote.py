@@ -71,6 +71,7 @@ class _Steps:
         pid, pidfd, channel = self.by_fd[fd]
         if fd == channel:
             self._forget(channel)
+            os.read(channel, 16)  # closing it with something unread would be an error at the other end
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return
         _, status = os.waitpid(pid, 0)
