@@ -115,6 +115,8 @@ def pieces(expression: str) -> tuple[Piece, ...] | None:
 def _atom(expression: str, at: int) -> tuple[str, int]:
     """Translate the character, class, escape or anchor at `at`; return it and where it ends."""
     char = expression[at]
+    if expression.startswith("[^/]", at):  # almost all classes are this one, and spelled so it compiles fast
+        return "[^/]", at + 4
     if char == "[":
         return _class(expression, at + 1)
     if char in "^.":
@@ -186,20 +188,19 @@ def _class_character(expression: str, at: int) -> tuple[int, int]:
         raise _MalformedError
     if expression[at] != "\\":
         return ord(expression[at]), at + 1
-    if match := _OCTAL.match(expression, at):
-        return int(match[1], 8), match.end()
-    if match := _HEX.match(expression, at):
-        return int(match[1], 16), match.end()
     char = expression[at + 1 : at + 2]
+    if char.isascii() and char and not char.isalnum():
+        return ord(char), at + 2
     if char in _CONTROL:
         return _CONTROL[char], at + 2
-    if not char.isascii() or char.isalnum() or not char:
-        raise _MalformedError
-    return ord(char), at + 2
+    digits = expression[at + 1 : at + 4]
+    if match := re.match(r"[1-7][0-7]{1,2}|0[0-7]{0,2}", digits):
+        return int(match[0], 8), at + 1 + match.end()
+    if re.match(r"x[0-9A-Fa-f]{2}", digits):
+        return int(digits[1:], 16), at + 4
+    raise _MalformedError
 
 
-_OCTAL = re.compile(r"\\([1-7][0-7]{1,2}|0[0-7]{0,2})")
-_HEX = re.compile(r"\\x([0-9A-Fa-f]{2})")
 _CONTROL = {"a": 7, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
 
 

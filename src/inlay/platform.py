@@ -85,7 +85,7 @@ def parse(text: str, *, default: Platform | None = None) -> Platform:
     first, *others = parts = text.split("/", 3)
     system = _parse_system(first, text)
     for part in others:
-        if not re.fullmatch("[A-Za-z0-9_.-]+", part):
+        if not (part.isascii() and part.isalnum()) and not re.fullmatch("[A-Za-z0-9_.-]+", part):
             raise UsageError(
                 f"{quote(part)} is an invalid component of {quote(text)}: "
                 'platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument'
@@ -106,6 +106,8 @@ _SYSTEM = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))
 
 def _parse_system(part: str, text: str) -> Platform:
     """Read `windows(10.0.17763+win32k)`."""
+    if part.isascii() and part.isalnum():
+        return Platform(_normal_system(part), "")
     match = re.fullmatch(_SYSTEM, part)
     if not match or part.endswith("\n"):
         raise UsageError(

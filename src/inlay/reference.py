@@ -10,7 +10,6 @@ Source: vendor/github.com/distribution/reference of BuildKit.
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import NamedTuple
 
 from inlay.errors import UsageError
@@ -58,23 +57,56 @@ class Reference(NamedTuple):
 
 def parse(text: str) -> Reference:
     """Read an image name, short or full; raise `UsageError` with the reason why it is none."""
-    if re.fullmatch("[a-f0-9]{64}", text):
+    if len(text) == 64 and re.fullmatch("[a-f0-9]{64}", text):
         raise UsageError(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, rest = _split_domain(text)
     repository = rest.partition(":")[0]
     if repository.lower() != repository:
         raise UsageError(f"invalid reference format: repository name ({repository}) must be lowercase")
-    full = f"{domain}/{rest}"
-    match = _shape().fullmatch(full)
-    if not match:
-        is_case = _shape().fullmatch(full.lower())
-        raise UsageError("repository name must be lowercase" if is_case else "invalid reference format")
-    if len(match["path"]) > _MAX_PATH:
+    named, at, digest = rest.partition("@")
+    path, colon, tag = named.partition(":")
+    if not (_is_path(path) and (not colon or _is_tag(tag)) and (not at or re.fullmatch(_DIGEST, digest))):
+        raise UsageError("invalid reference format")
+    if not _is_domain(domain):
+        if not _is_path(domain.lower()):
+            raise UsageError("invalid reference format")
+        if domain.lower() != domain:
+            raise UsageError("repository name must be lowercase")
+        domain, path = "", f"{domain}/{path}"
+    if len(path) > _MAX_PATH:
         raise UsageError(f"repository name must not be more than {_MAX_PATH} characters")
-    digest = match["digest"] or ""
     if digest:
         _check_digest(digest)
-    return Reference(match["domain"] or "", match["path"], match["tag"] or "", digest)
+    return Reference(domain, path, tag, digest)
+
+
+# Plain words need no regular expression, whose compilation takes longer than all else here.
+
+
+def _is_path(text: str) -> bool:
+    separated = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+    return all(
+        (_is_word(part) and part == part.lower()) or re.fullmatch(separated, part) for part in text.split("/")
+    )
+
+
+def _is_tag(text: str) -> bool:
+    return len(text) <= 128 and (
+        _is_word(text) or re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", text) is not None
+    )
+
+
+def _is_domain(text: str) -> bool:
+    label = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+    domain = rf"(?:{label}(?:\.{label})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+    return text == _DEFAULT_DOMAIN or re.fullmatch(domain, text) is not None
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isalnum()
+
+
+_DIGEST = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
 
 
 def _split_domain(text: str) -> tuple[str, str]:
@@ -89,18 +121,6 @@ def _split_domain(text: str) -> tuple[str, str]:
     if first == _DEFAULT_DOMAIN and "/" not in rest:
         rest = _OFFICIAL + rest
     return first, rest
-
-
-@cache
-def _shape() -> re.Pattern[str]:
-    label = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-    domain = rf"(?:{label}(?:\.{label})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-    word = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-    algorithm = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*"
-    return re.compile(
-        rf"(?:(?P<domain>{domain})/)?(?P<path>{word}(?:/{word})*)"
-        rf"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?:@(?P<digest>{algorithm}:[0-9a-fA-F]{{32,}}))?"
-    )
 
 
 def _check_digest(digest: str) -> None:

@@ -7,7 +7,6 @@ surrogates for bytes that are not UTF-8; where BuildKit looks at single bytes, s
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from inlay.errors import DockerfileError
@@ -42,7 +41,6 @@ def _split_flags(text: str, escape: str) -> tuple[list[str], str]:
     if text[:1] != "-" and not "\udc80" <= text[:1] <= "\udcff":
         return [], text
     data = _as_bytes(text)
-    word = _flag(escape)
     flags: list[str] = []
     at = 0
     while True:
@@ -50,13 +48,34 @@ def _split_flags(text: str, escape: str) -> tuple[list[str], str]:
             at += 1
         if not data.startswith("--", at):
             return flags, _as_text(data[at:])
-        match = word.match(data, at)
-        assert match is not None
-        at = match.end()
-        flag = _unquoted(match[0], escape)
+        end = _word_end(data, at, escape, unescaped="")
+        flag = _unquoted(data[at:end], escape)
+        at = end
         if flag == "--":
             return flags, _as_text(data[at:])
         flags.append(flag)
+
+
+def _word_end(text: str, at: int, escape: str, *, unescaped: str) -> int:
+    """Where the word that begins at `at` ends: at white space that no quote or escape protects.
+
+    One more than the length if an escape character is the last of all. Between quotes `unescaped` it has
+    no meaning.
+    """
+    inside = ""
+    while at < len(text):
+        char = text[at]
+        if char == escape and (not inside or inside != unescaped):
+            at += 2
+            continue
+        if char == inside:
+            inside = ""
+        elif not inside and char in SPACE:
+            return at
+        elif not inside and char in "'\"":
+            inside = char
+        at += 1
+    return at
 
 
 def _as_bytes(text: str) -> str:
@@ -66,15 +85,6 @@ def _as_bytes(text: str) -> str:
 
 def _as_text(data: str) -> str:
     return data.encode("latin-1").decode(errors="surrogateescape")
-
-
-@lru_cache(maxsize=2)
-def _flag(escape: str) -> re.Pattern[str]:
-    """A flag with quotes and escapes; either kind of quote may hold escaped characters."""
-    e, space = re.escape(escape), re.escape(SPACE)
-    return re.compile(
-        rf"""(?s:[^{space}{e}'"]++|{e}.|{e}\Z|'(?:[^'{e}]++|{e}.)*+(?:'|{e}?\Z)|"(?:[^"{e}]++|{e}.)*+(?:"|{e}?\Z))+"""
-    )
 
 
 def _unquoted(flag: str, escape: str) -> str:
@@ -153,18 +163,15 @@ def split_words(text: str, escape: str) -> tuple[str, ...]:
     """ARG: words between white space; quotes and escapes protect it, and stay for later expansion."""
     text = valid(text)
     words = []
-    for match in _word(escape).finditer(text):
-        word = match[0].removesuffix(escape) if match[1] else match[0]
-        if word:
-            words.append(word)
-    return tuple(words)
-
-
-@lru_cache(maxsize=2)
-def _word(escape: str) -> re.Pattern[str]:
-    """A word; group 1 is the escape character that ends the text, if one does."""
-    e, space = re.escape(escape), re.escape(SPACE)
-    return re.compile(rf"""(?s:[^{space}{e}'"]++|{e}.|({e})\Z|'[^']*+'?|"(?:[^"{e}]++|{e}.)*+"?)+""")
+    at = 0
+    while at < len(text):
+        if text[at] in SPACE:
+            at += 1
+            continue
+        end = _word_end(text, at, escape, unescaped="'")
+        words.append(text[at : end if end <= len(text) else -1])
+        at = end
+    return tuple(word for word in words if word)
 
 
 def _json_strings(text: str) -> tuple[str, ...] | None:
@@ -175,48 +182,41 @@ def _json_strings(text: str) -> tuple[str, ...] | None:
     text = text.lstrip(SPACE)
     if not text.startswith("["):
         return None
-    if _STRINGS.match(text):
-        return tuple(_json_string(match[0][1:-1]) for match in _STRING.finditer(text))
+    import json
+
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    except (ValueError, RecursionError):
+        values = [None]
+    if all(isinstance(value, str) for value in values):
+        return tuple(map(valid, values))
     if _is_json_list(text):
         raise DockerfileError("when using JSON array syntax, arrays must be comprised of strings only")
     return None
 
 
-_STRING_TEXT = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
-_STRING = re.compile(_STRING_TEXT)
 _BLANK = r"[ \t\n\r]*+"
-_STRINGS = re.compile(
-    rf"\[{_BLANK}(?:{_STRING_TEXT}{_BLANK}(?:,{_BLANK}{_STRING_TEXT}{_BLANK})*+)?+\]{_BLANK}\Z"
+_VALUE = (
+    r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
+    r"|true|false|null|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 )
-_TOKEN = re.compile(
-    rf"{_BLANK}(?:(?P<value>{_STRING_TEXT}|true|false|null|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)"
-    r"|(?P<mark>[\[\]{},:]))"
-)
+_TOKEN = rf"{_BLANK}(?:(?P<value>{_VALUE})|(?P<mark>[\[\]{{}},:]))"
 _MAX_DEPTH = 10000
 """How deep Go's encoding/json lets lists and objects nest."""
 
 
-def _json_string(body: str) -> str:
-    if "\\" not in body:
-        return valid(body)
-    text = _ESCAPE.sub(_unescape, valid(body))
-    return valid(text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
-
-
-_ESCAPE = re.compile(r"\\(?:u(....)|(.))")
-_ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return chr(int(match[1], 16)) if match[1] else _ESCAPED.get(match[2], match[2])
-
-
 def _is_json_list(text: str) -> bool:
-    """Whether `text` is one valid JSON list, to Go's mind; without recursion, however deep it nests."""
+    """Whether `text` is one valid JSON list, to Go's mind; without recursion, however deep it nests.
+
+    Python's reader also takes `NaN` and `Infinity`, and refuses long numbers and deep lists.
+    """
+    token_at = re.compile(_TOKEN).match
     closers: list[str] = []
     expected = "value"
     at = 0
-    while match := _TOKEN.match(text, at):
+    while match := token_at(text, at):
         at = match.end()
         token = match["mark"] or "value"
         if match["value"] and not _fits(match["value"]):

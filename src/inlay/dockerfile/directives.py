@@ -5,7 +5,6 @@ Source: BuildKit's frontend/dockerfile/parser/directives.go.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from inlay.errors import DockerfileError
@@ -50,14 +49,10 @@ class DirectiveReader:
         self._line += 1
         if self._done:
             return None
-        match = None
-        if line.startswith(self._marker):
-            match = _SHAPE.match(line[len(self._marker) :].lstrip(SPACE))
-        value = (match[2].strip(_BLANKS) or match[2][-1:]) if match else ""
-        if not match or not value or match[1].lower() not in _NAMES:
+        name, value = _parts(line.removeprefix(self._marker)) if line.startswith(self._marker) else ("", "")
+        if name not in _NAMES or not value:
             self._done = True
             return None
-        name = match[1].lower()
         if name in self._seen:
             raise DockerfileError(f"only one {name} parser directive can be used")
         self._seen.add(name)
@@ -65,7 +60,12 @@ class DirectiveReader:
 
 
 _BLANKS = "\t\n\f\r "
-_SHAPE = re.compile(rf"([a-zA-Z][a-zA-Z0-9]*)[{_BLANKS}]*=([^\n]*)\Z")
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The name in lower case and the value; of a value that is only blanks the last one is left."""
+    name, _, value = text.partition("=")
+    return name.lstrip(SPACE).rstrip(_BLANKS).lower(), value.strip(_BLANKS) or value[-1:]
 
 
 def find_directive(text: bytes, name: str) -> Directive | None:

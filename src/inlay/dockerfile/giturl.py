@@ -52,6 +52,8 @@ class NotGitError(Exception):
 
 def parse_git_url(text: str) -> GitUrl | None:
     """Read a git URL; None if `text` is none. Raises `DockerfileError` for one with a wrong query."""
+    if "://" not in text and "@" not in text and not text.startswith("github.com/"):
+        return None
     try:
         return read_git_url(text)
     except NotGitError:
@@ -63,9 +65,9 @@ def read_git_url(text: str) -> GitUrl:
     if text.startswith(("./", "../")):
         raise NotGitError("invalid argument")
     is_local = text.startswith("github.com/")
-    if match := _SCP.match(text):
+    if match := re.match(_SCP, text):
         url = _scp_url(text, match)
-    elif is_local or _PROTOCOL.match(text):
+    elif is_local or re.match("[a-zA-Z0-9]+://", text):
         url = _git_scheme("https://" + text if is_local else text)
         if not is_local and url.scheme in ("http", "https") and not url.path.endswith(".git"):
             raise NotGitError("invalid argument")
@@ -79,8 +81,7 @@ def read_git_url(text: str) -> GitUrl:
     return _with_query(git, url.query)
 
 
-_PROTOCOL = re.compile("[a-zA-Z0-9]+://")
-_SCP = re.compile(r"([a-zA-Z0-9_-]+)@([a-zA-Z0-9.-]+):([^?#\n]*)(?:\?([^#\n]*))?(?:#([^\n]*))?\Z")
+_SCP = r"([a-zA-Z0-9_-]+)@([a-zA-Z0-9.-]+):([^?#\n]*)(?:\?([^#\n]*))?(?:#([^\n]*))?\Z"
 
 
 def _git_scheme(text: str) -> _Url:

@@ -296,7 +296,7 @@ def _heredocs(line: str) -> Iterator[Heredoc]:
 
 def parse_heredoc(word: str) -> Heredoc | None:
     """Read a word such as `2<<-"EOF"`; None if it is none. Raises `DockerfileError` for an open quote."""
-    match = _HEREDOC.match(word)
+    match = re.fullmatch(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)", word)
     if not match or not match[3]:
         return None
     words = Lexer("\\", skip_unset=True).split(match[3], {})
@@ -312,9 +312,6 @@ def parse_heredoc(word: str) -> Heredoc | None:
         chomp=bool(match[2]),
         file_descriptor=min(int(digits[:20] or 0), (1 << 64) - 1),
     )
-
-
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 
 
 def _quotes(word: str) -> int:

@@ -14,7 +14,6 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from inlay.dockerfile import wildcard
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote, valid
 
@@ -61,7 +60,7 @@ class Lexer(NamedTuple):
 
     def expand(self, word: str, env: Mapping[str, str]) -> Expansion:
         """Expand `word`; blanks stay as they are."""
-        if not _mentions(self.escape).search(word):
+        if _SPECIAL.isdisjoint(word) and self.escape not in word:
             return Expansion(valid(word).removeprefix("\ufeff"), frozenset(), frozenset())
         reading = _Reading(self, word, env)
         text = reading.run()
@@ -78,10 +77,8 @@ class Lexer(NamedTuple):
         return reading.words.finish()
 
 
-@lru_cache(maxsize=8)
-def _mentions(escape: str) -> re.Pattern[str]:
-    """Finds what makes a word more than its text."""
-    return re.compile(f"[$'\"<{re.escape(escape)}]")
+_SPECIAL = frozenset("$'\"<")
+"""What makes a word more than its text, besides the escape character."""
 
 
 @lru_cache(maxsize=64)
@@ -350,6 +347,8 @@ class _Reading:
             complaint = f"is not allowed to be {'unset' if value is None else 'empty'}"
             raise DockerfileError(f"{name}: {word or complaint}")
         if operator in ("#", "%"):
+            from inlay.dockerfile import wildcard
+
             greedy = word.startswith(operator)
             trim = wildcard.trim_prefix if operator == "#" else wildcard.trim_suffix
             return trim(value or "", word[greedy:], greedy=greedy)
@@ -364,5 +363,7 @@ class _Reading:
         value = self._value(name)
         if value is None and self.lexer.skip_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
+        from inlay.dockerfile import wildcard
+
         replace = wildcard.replace_all if every else wildcard.replace_first
         return replace(value or "", pattern, replacement)
