@@ -146,6 +146,7 @@ def encode_header(entry: Entry) -> bytes:
         and len(entry.link) <= _NAME_SIZE
         and name.isascii()
         and entry.link.isascii()
+        and b"\0" not in name + entry.link
         and not entry.xattrs
         and 0 <= mtime < 1 << 33
         and entry.uid < 1 << 21 > entry.gid
@@ -178,13 +179,13 @@ def _block(name: bytes, entry: Entry, mtime: int, prefix: bytes = b"") -> bytes:
 
 def _extended(name: bytes, entry: Entry, mtime: int) -> bytes:
     """A header for an entry of which something does not fit into plain ustar with a short name."""
+    if b"\0" in name + entry.link:
+        raise ContentError(f"{name!r} cannot be archived: a name must not contain NUL")
     records = _records(name, entry, mtime)
     if list(records) == [b"path"] and (split := _split(name)):
         return _block(split[1], entry, mtime, split[0])
     if not records:
         return _block(name, entry, mtime)
-    if b"\0" in name or b"\0" in entry.link:
-        raise ContentError(f"{name!r} cannot be archived: a name must not contain NUL")
     body = b"".join(_record(key, records[key]) for key in sorted(records))
     directory, _, file = name.rpartition(b"/")
     pax_name = _ascii(b"/".join(filter(None, (directory, b"PaxHeaders.0", file))))[:_NAME_SIZE].rstrip(b"/")

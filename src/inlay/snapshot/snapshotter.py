@@ -102,6 +102,10 @@ class Snapshotter(Protocol):
         """Delete a layer directory that nobody uses; no error if it is gone."""
         ...
 
+    def drop_merged(self, *, stale_only: bool = False) -> None:
+        """Delete copies of several layers in one tree, which may be made again."""
+        ...
+
 
 class Incoming:
     """A layer directory in the making. Leaving its with block discards what was not committed.
