@@ -42,8 +42,8 @@ class WritableTree:
         self._buffer = bytearray(_CHUNK)
         self._folders: list[tuple[str, int]] = []
         """The open folders on the way to the last one that was written to."""
-        self._later: list[PlannedEntry] = []
-        """Folders whose times and modes come last."""
+        self._later: dict[str, PlannedEntry] = {}
+        """Folders that get their modes and times once all is written, by path."""
 
     @classmethod
     def at(cls, path: str) -> WritableTree:
@@ -79,6 +79,8 @@ class WritableTree:
             return os.stat(name, dir_fd=self._folder(above), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise SolveError(f"lstat {shown(path)}: {reason(error)}") from error
 
     def glob(self, pattern: str) -> list[str]:
         return list(glob(self._tree, pattern, follow_links=False))
@@ -87,12 +89,16 @@ class WritableTree:
 
     def carry_out(self, plan: Iterable[PlannedEntry]) -> None:
         """Write the entries of `plan` one by one. Raises `SolveError`; part of it may be written then."""
-        for entry in plan:
-            try:
+        path = "/"
+        try:
+            for entry in plan:
+                path = entry.path
                 self._write(entry)
-            except OSError as error:
-                raise SolveError(f"cannot write {shown(entry.path)}: {reason(error)}") from error
-        self._finish_folders()
+            while self._later:
+                path, entry = self._later.popitem()  # those within others first, as they came later
+                self._finish_folder(entry)
+        except OSError as error:
+            raise SolveError(f"cannot write {shown(path)}: {reason(error)}") from error
 
     def _write(self, entry: PlannedEntry) -> None:
         above, _, name = entry.path.rpartition("/")
@@ -100,13 +106,14 @@ class WritableTree:
             if not entry.exists:
                 here = self._folder(above)
                 if entry.replaces:
-                    self._remove(name, here)
+                    self._remove(entry.path, name, here)
                 os.mkdir(name, 0o700, dir_fd=here)
-            self._later.append(entry)
+            before = self._later.get(entry.path)
+            self._later[entry.path] = _merged(before, entry) if before else entry
             return
         here = self._folder(above)
         if entry.replaces or entry.kind == REMOVAL:
-            self._remove(name, here)
+            self._remove(entry.path, name, here)
         if entry.kind == FILE:
             self._write_file(entry, name, here)
         elif entry.kind == SYMLINK:
@@ -119,13 +126,15 @@ class WritableTree:
         elif entry.kind == HARD_LINK:
             self._link(entry, name, here)
 
-    def _remove(self, name: str, here: int) -> None:
+    def _remove(self, path: str, name: str, here: int) -> None:
         try:
             os.unlink(name, dir_fd=here)
         except FileNotFoundError:
             return
         except (IsADirectoryError, PermissionError):
             remove_tree(name, here)
+            for gone in [each for each in self._later if f"{each}/".startswith(path + "/")]:
+                del self._later[gone]
 
     def _write_file(self, entry: PlannedEntry, name: str, here: int) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
@@ -204,19 +213,16 @@ class WritableTree:
         if entry.xattrs:
             _set_xattrs(f"/proc/self/fd/{here}/{name}", entry.xattrs)
 
-    def _finish_folders(self) -> None:
-        """Finish the folders, those within others first: writing to a folder changes its times."""
-        later, self._later = self._later, []
-        for entry in reversed(later):
-            fd = self._folder(entry.path)
-            if entry.owner is not None:
-                os.fchown(fd, *entry.owner)
-            if entry.mode is not None:
-                os.fchmod(fd, entry.mode)
-            if entry.xattrs:
-                _set_xattrs(fd, entry.xattrs)
-            if entry.times is not None:
-                os.utime(fd, ns=entry.times)
+    def _finish_folder(self, entry: PlannedEntry) -> None:
+        fd = self._folder(entry.path)
+        if entry.owner is not None:
+            os.fchown(fd, *entry.owner)
+        if entry.mode is not None:
+            os.fchmod(fd, entry.mode)
+        if entry.xattrs:
+            _set_xattrs(fd, entry.xattrs)
+        if entry.times is not None:
+            os.utime(fd, ns=entry.times)
 
     def _folder(self, path: str) -> int:
         """Open the folder `path`; the descriptor stays open until another branch of the tree is wanted."""
@@ -231,6 +237,16 @@ class WritableTree:
             fd = os.open(name, _FOLDER, dir_fd=fd)
             folders.append((here, fd))
         return fd
+
+
+def _merged(before: PlannedEntry, after: PlannedEntry) -> PlannedEntry:
+    """What a folder gets that is planned twice."""
+    return before._replace(
+        mode=before.mode if after.mode is None else after.mode,
+        owner=after.owner or before.owner,
+        times=after.times or before.times,
+        xattrs={**before.xattrs, **after.xattrs},
+    )
 
 
 def _write_all(fd: int, data: bytes | memoryview) -> None:

@@ -181,6 +181,8 @@ class Tree:
             return name, os.stat(name, dir_fd=folder.fd, follow_symlinks=False), None
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreadable(f"{folder.path}/{name}", error) from error
 
     def entries(self, folder: Folder) -> list[Entry]:
         """All that is in `folder`, in the order of the names' bytes."""
