@@ -109,6 +109,11 @@ class Solver(Generic[R]):
         result = self._answer("result", vertex.digest, output)
         return keys | result.keys if result is not None else keys
 
+    def has_run(self, edge: Edge[R]) -> bool:
+        """Whether the result of `edge` was made in this solve."""
+        result = self._answer("result", edge.vertex.digest, edge.output)
+        return result is not None and result.ran
+
     def content_of(self, vertex: Vertex[R], i: int) -> KeyId | None:
         """The content key of input `i`, if it became known."""
         key: KeyId | None = self._answer("content", vertex.digest, i)
