@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vectors import text
+from vectors import frontend, text
 from vectors.surroundings import Surroundings
 
 Pair = tuple[Any, Any]
@@ -21,6 +21,8 @@ FolderKind = Callable[[Path], Iterator[tuple[str, Pair]]]
 
 KINDS: dict[str, Kind] = {
     "ast": text.ast,
+    "feature": frontend.conversion,
+    "fuzz": frontend.conversion,
     "unit-giturl": text.giturl,
     "unit-ignore": text.ignore,
     "unit-platform": text.platform,
