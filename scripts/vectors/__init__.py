@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vectors import frontend, text
+from vectors import cache_cases, frontend, text
 from vectors.surroundings import Surroundings
 
 Pair = tuple[Any, Any]
@@ -21,6 +21,7 @@ FolderKind = Callable[[Path], Iterator[tuple[str, Pair]]]
 
 KINDS: dict[str, Kind] = {
     "ast": text.ast,
+    "cache-exports": cache_cases.exports,
     "feature": frontend.conversion,
     "fuzz": frontend.conversion,
     "unit-giturl": text.giturl,
@@ -29,4 +30,6 @@ KINDS: dict[str, Kind] = {
     "unit-ref": text.reference,
     "unit-shlex": text.shlex,
 }
-FOLDERS: dict[str, FolderKind] = {}
+FOLDERS: dict[str, FolderKind] = {
+    "keys.json": cache_cases.folder,
+}

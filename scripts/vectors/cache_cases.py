@@ -16,8 +16,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from inlay import tasks
-from inlay.cache.config import config_of, graph_of, parse_config
+from inlay.cache.config import graph_of, parse_config
 from inlay.cache.inline import import_inline, inline_cache
+from inlay.cache.manifest import cache_manifest
+from inlay.digest import Digest
 from inlay.oci.descriptor import Descriptor
 from inlay.oci.image import INLINE_CACHE, ImageConfig
 from inlay.solver.export import export
@@ -28,12 +30,14 @@ from inlay.solver.vertex import Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from inlay.solver.keys import CacheRecord, RecordGraph
+    from vectors import Pair
 
 Case = dict[str, Any]
 """`targets`: (vertex, output) of each platform; `vertices`: what they are keyed by, inputs first;
-`exports`: (kind, recorded text, layer descriptors, image config or None, numbers of targets)."""
+`exports`: (kind, text, manifest digest or None, layer descriptors, image config or None, numbers of targets)."""
 
 
 def read_case(folder: str) -> Case:
@@ -45,15 +49,14 @@ def read_case(folder: str) -> Case:
     exports = []
     for kind in ("max", "min"):
         if configs[kind]:
-            manifest = configs[kind]["manifest"]
-            exports.append(
-                (kind, configs[kind]["config_raw"], manifest["layers"], None, list(range(len(targets))))
-            )
+            own = configs[kind]
+            layers, everything = own["manifest"]["layers"], list(range(len(targets)))
+            exports.append((kind, own["config_raw"], own["manifest_digest"], layers, None, everything))
     for inline in configs["inline"]:
         image = {"rootfs": {"diff_ids": inline["diff_ids"]}, "history": inline["history"]}
         known = {record["digest"] for record in inline["records"] or ()}
         own = [n for n, (vertex, _) in enumerate(targets) if not known or known.issuperset(records[vertex])]
-        exports.append(("inline", inline["records_raw"], inline["layers"], image, own))
+        exports.append(("inline", inline["records_raw"], None, inline["layers"], image, own))
     vertices = [
         (
             vertex["vertex"],
@@ -118,22 +121,17 @@ def _digester(digest: str | None) -> Any:
     return content_digest if digest else None
 
 
-def problems(case: Case) -> Iterator[str]:
-    """What of `case` differs, in words; nothing where all is as recorded."""
-    for kind, recorded, layers, image, targets in case["exports"]:
-        try:
-            imported = _import(recorded, layers, image)
-        except Exception as error:
-            yield f"{case['name']}: {kind}: cannot be imported: {error!r}"
-            continue
+def compare(case: Case) -> Iterator[tuple[str, Pair]]:
+    """Yield for each export and each way to come to it what was recorded and what inlay does."""
+    for kind, text, manifest, layers, image, targets in case["exports"]:
+        recorded = {"text": text, "manifest": manifest, "steps that ran": []}
+        imported = _import(text, layers, image)
         for way in ("cold", "warm"):
             ran: list[str] = []
             graph = _build(case, imported, targets, ran, warm=way == "warm")
-            if way == "warm" and ran and imported:
-                yield f"{case['name']}: {kind}: {len(ran)} steps ran that the import should have spared"
-            text = _write(graph, layers, image)
-            if text != recorded:
-                yield f"{case['name']}: {kind}: the {way} export differs:\n{text}\nis not\n{recorded}"
+            actual = _written(graph, layers, image)
+            actual["steps that ran"] = ran if way == "warm" and imported else []
+            yield f"{case['name']} {kind} {way}", (recorded, actual)
 
 
 def _import(recorded: str | None, layers: list[dict[str, Any]], image: dict[str, Any] | None) -> RecordGraph:
@@ -171,14 +169,24 @@ def _build(
     return tasks.run(solve())
 
 
-def _write(graph: RecordGraph, layers: list[dict[str, Any]], image: dict[str, Any] | None) -> str | None:
-    if image is None:
-        return config_of(graph).to_json().decode()
-    field = inline_cache(graph, [layer["digest"] for layer in layers])
-    return base64.b64decode(field).decode() if field is not None else None
+def _written(
+    graph: RecordGraph, layers: list[dict[str, Any]], image: dict[str, Any] | None
+) -> dict[str, Any]:
+    if image is not None:
+        field = inline_cache(graph, [layer["digest"] for layer in layers])
+        return {"text": base64.b64decode(field).decode() if field is not None else None, "manifest": None}
+    manifest = cache_manifest(graph)
+    if manifest is None:
+        return {"text": None, "manifest": None}
+    return {"text": manifest.config.decode(), "manifest": Digest.of(manifest.raw)}
 
 
-def check(folder: str) -> list[str]:
-    """All problems of the cases in `folder`."""
-    cases = sorted(name for name in os.listdir(folder) if name[0] != "_")
-    return [problem for name in cases for problem in problems(read_case(os.path.join(folder, name)))]
+def exports(case: Case, _around: object) -> Pair:
+    """The kind of one case in a file of cases."""
+    pairs = dict(compare(case))
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+
+def folder(path: Path) -> Iterator[tuple[str, Pair]]:
+    """The kind of a case's folder."""
+    yield from compare(read_case(str(path)))

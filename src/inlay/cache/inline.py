@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from inlay.cache.config import NO_PARENT, config_of, encode, graph_of, parse_records
 from inlay.errors import CacheError
-from inlay.oci.descriptor import CREATED_AT, UNCOMPRESSED
+from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
 from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED
 from inlay.timestamp import GO_ZERO, parse_ns
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import ImageConfig
     from inlay.solver.keys import RecordGraph
-
-DESCRIPTION = "buildkit/description"
-"""Annotation of a layer: the command that made it."""
 
 
 def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
