@@ -14,7 +14,7 @@ import pytest
 from inlay.digest import Digest
 from inlay.oci.descriptor import OCI_LAYER_GZIP, Descriptor
 from inlay.solver.database import VERSION, Database
-from inlay.solver.index import CacheIndex, Memory
+from inlay.solver.index import MANY, CacheIndex, Memory
 from inlay.solver.keys import CacheRecord, Link, RecordGraph, RecordNode, derived_key, output_key, stack
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ class TestRelations:
         relations.drop_links([(LINK, "a"), (LINK, "never there")])
         assert set(relations.targets(LINK)) == {"b"}
         assert relations.links_to("a") == [other]
+
+    def test_a_link_says_whether_it_leads_to_a_key_and_gives_some_targets_of_many(
+        self, relations: Relations
+    ) -> None:
+        relations.add([(LINK, f"k{n}") for n in range(10)])
+        assert relations.leads(LINK, "k3")
+        assert not relations.leads(LINK, "k10")
+        assert len(list(relations.targets(LINK, 3))) >= 3
+        assert len(list(relations.targets(LINK))) == 10
 
     def test_records_come_last_added_first_and_are_replaced_by_id(self, relations: Relations) -> None:
         records = [CacheRecord(f"r{n}", "k", OLD) for n in range(3)]
@@ -115,6 +124,15 @@ class TestIndex:
         index.add("k", [Link(ROOT, 0, STEP), Link(ROOT, 1, STEP)])
         assert index.identify(STEP, [[(ROOT, "")], [(ROOT, "")]]) == "k"
         assert index.identify(STEP, [[(ROOT, "")], [(OTHER, "")]]) != "k"
+
+    def test_inputs_that_lead_to_very_many_keys_have_in_common_what_the_others_say(self) -> None:
+        index = CacheIndex()
+        many = Link(ROOT, 0, STEP)
+        for n in range(3 * MANY):
+            index.add(f"k{n:03}", [many, Link(OTHER, 1, STEP), Link(key(str(n % 100)), 2, STEP)])
+        assert index.common([[many], [Link(key("7"), 2, STEP)]]) == {"k007", "k107"}
+        assert len(index.common([[many], [Link(OTHER, 1, STEP)]])) == 3 * MANY
+        assert index.common([[many], [Link(TOP, 1, STEP)]]) == frozenset()
 
     def test_what_is_known_by_random_keys_only_is_random(self) -> None:
         assert derived_key(STEP, [[("random:1", "")], [(ROOT, "")]]).startswith("random:")

@@ -42,7 +42,8 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 
-_TARGETS = "SELECT target FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ?"
+_TARGETS = "SELECT target FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? LIMIT ?"
+_LEADS = "SELECT 1 FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? AND target = ?"
 _LINKS_TO = "SELECT source, input, digest, selector FROM link WHERE target = ?"
 _RECORDS = "SELECT result, key, created FROM record WHERE key = ? ORDER BY number DESC"
 _ADD_LINK = "INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?, ?)"
@@ -66,8 +67,11 @@ class Database:
         self._connection = self._open()
         self._empty = self._is_empty()
 
-    def targets(self, link: Link) -> list[KeyId]:
-        return [row[0] for row in self._read(_TARGETS, link)]
+    def targets(self, link: Link, limit: int = -1) -> list[KeyId]:
+        return [row[0] for row in self._read(_TARGETS, (*link, limit))]
+
+    def leads(self, link: Link, key: KeyId) -> bool:
+        return bool(self._read(_LEADS, (*link, key)))
 
     def links_to(self, key: KeyId) -> list[Link]:
         return [Link(*row) for row in self._read(_LINKS_TO, (key,))]
@@ -137,7 +141,7 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_SCHEMA)
             elif connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
-                connection.execute(_TARGETS, ("", 0, "", ""))
+                connection.execute(_TARGETS, ("", 0, "", "", 0))
                 connection.execute(_RECORDS, ("",))
         except BaseException:
             connection.close()

@@ -7,22 +7,32 @@ used is also in the `Database`. A query looks at both, so an import needs nothin
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from inlay.solver.keys import CacheRecord, Link, decisive, derived_key, is_random
 from inlay.timestamp import parse_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from inlay.solver.keys import Chain, KeyId, RecordGraph, RecordNode
+
+
+NONE: frozenset[str] = frozenset()
+
+MANY = 64
+"""So many targets of one input are not looked at one by one if it can be helped."""
 
 
 class Relations(Protocol):
     """The two relations, wherever they are."""
 
-    def targets(self, link: Link) -> Iterable[KeyId]:
-        """The keys that `link` leads to."""
+    def targets(self, link: Link, limit: int = -1) -> Iterable[KeyId]:
+        """The keys that `link` leads to; no more than `limit` need be given."""
+
+    def leads(self, link: Link, key: KeyId) -> bool:
+        """Whether `link` leads to `key`."""
 
     def links_to(self, key: KeyId) -> Sequence[Link]: ...
     def records(self, key: KeyId) -> Sequence[CacheRecord]:
@@ -43,8 +53,11 @@ class Memory:
         self._sources: dict[KeyId, dict[Link, None]] = {}
         self._records: dict[KeyId, dict[str, CacheRecord]] = {}
 
-    def targets(self, link: Link) -> Iterable[KeyId]:
-        return self._links.get(link, ())
+    def targets(self, link: Link, limit: int = -1) -> Iterable[KeyId]:
+        return self._links.get(link, NONE)
+
+    def leads(self, link: Link, key: KeyId) -> bool:
+        return key in self._links.get(link, NONE)
 
     def links_to(self, key: KeyId) -> list[Link]:
         return list(self._sources.get(key, ()))
@@ -76,18 +89,21 @@ class CacheIndex:
     def __init__(self, local: Relations | None = None) -> None:
         self._memory = Memory()
         self._local: Relations = local if local is not None else Memory()
+        self._places = (self._memory, self._local)
         self._imports = 0
 
     # -- questions -------------------------------------------------------------------------------------------
 
     def targets(self, links: Iterable[Link]) -> frozenset[KeyId]:
         """Keys that any of `links` leads to. Links from random keys lead nowhere, and cost nothing."""
-        found: set[KeyId] = set()
-        for link in links:
-            if not is_random(link.source):
-                found.update(self._memory.targets(link))
-                found.update(self._local.targets(link))
-        return frozenset(found)
+        return _targets(self._places, links)
+
+    def leads_anywhere(self, links: Iterable[Link]) -> bool:
+        return bool(_targets(self._places, links, 1))
+
+    def common(self, ways: Sequence[Iterable[Link]]) -> frozenset[KeyId]:
+        """Keys that can be reached through every input: `ways` holds for each the links that it may be by."""
+        return _common(self._places, ways)
 
     def links_to(self, key: KeyId) -> list[Link]:
         """All links that lead to `key`, each once."""
@@ -110,7 +126,7 @@ class CacheIndex:
         ran on new content gets a new key, even where an input's definition is that of an older run. Two
         processes, and an import, come to the same name.
         """
-        return _identify(digest, deciding, self.targets)
+        return _identify(digest, deciding, self._places)
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -135,9 +151,9 @@ class CacheIndex:
             now = self.targets([link])
             missing += [(link, key) for key in right - now if key != link.source]
             wrong += [(link, key) for key in now - right]
-        for relations in (self._memory, self._local):
-            relations.add(missing)
-            relations.drop_links(wrong)
+        for place in self._places:
+            place.add(missing)
+            place.drop_links(wrong)
         return right
 
     def forget(self, record: CacheRecord) -> None:
@@ -159,7 +175,7 @@ class CacheIndex:
                 keys.append("random:unreachable")  # it hangs on something that means nothing here
                 continue
             # What is on disk need not be asked: where its keys have other names, the links meet all the same.
-            key = _identify(node.digest, [decisive(links) for links in inputs], self._imported_targets)
+            key = _identify(node.digest, [decisive(links) for links in inputs], (self._memory,))
             keys.append(key)
             links = [
                 (Link(source, i, node.digest, selector), key)
@@ -167,9 +183,6 @@ class CacheIndex:
                 for source, selector in pairs
             ]
             self._memory.add(links, self._imported_records(key, node) if inputs else ())
-
-    def _imported_targets(self, links: Iterable[Link]) -> Iterable[KeyId]:
-        return {key for link in links for key in self._memory.targets(link)}
 
     def _imported_records(self, key: KeyId, node: RecordNode) -> list[CacheRecord]:
         records = []
@@ -216,14 +229,45 @@ def _newest_first(record: CacheRecord) -> tuple[int, bool]:
 
 
 def _identify(
-    digest: str,
-    deciding: Sequence[Sequence[tuple[KeyId, str]]],
-    targets: Callable[[Iterable[Link]], Iterable[KeyId]],
+    digest: str, deciding: Sequence[Sequence[tuple[KeyId, str]]], places: Sequence[Relations]
 ) -> KeyId:
-    found: set[KeyId] | None = None
-    for i, links in enumerate(deciding):
-        reached = targets(Link(source, i, digest, selector) for source, selector in links)
-        found = found.intersection(reached) if found is not None else set(reached)
-        if not found:
-            return derived_key(digest, deciding)
-    return min(found) if found else digest
+    if not deciding:
+        return digest
+    ways = [
+        [Link(source, i, digest, selector) for source, selector in links] for i, links in enumerate(deciding)
+    ]
+    found = _common(places, ways)
+    return min(found) if found else derived_key(digest, deciding)
+
+
+def _common(places: Sequence[Relations], ways: Sequence[Iterable[Link]]) -> frozenset[KeyId]:
+    """An input that leads to very many keys (the base image of a COPY that was built a thousand times) is
+    not searched through, but asked whether it leads to those that the other inputs have in common."""
+    found: frozenset[KeyId] | None = None
+    broad: list[Iterable[Link]] = []
+    for links in ways:
+        some = _targets(places, links, MANY)
+        if len(some) >= MANY:
+            broad.append(links)
+        else:
+            found = some if found is None else found & some
+            if not found:
+                return NONE
+    if found is None:
+        found = _targets(places, broad.pop())
+    return frozenset(
+        key
+        for key in found
+        if all(any(place.leads(link, key) for link in links for place in places) for links in broad)
+    )
+
+
+def _targets(places: Sequence[Relations], links: Iterable[Link], limit: int = -1) -> frozenset[KeyId]:
+    """The keys that `links` lead to; where there are more than `limit`, at least that many of them."""
+    found: set[KeyId] = set()
+    for link in links:
+        if not is_random(link.source):
+            for place in places:
+                keys = place.targets(link, limit)
+                found.update(keys if limit < 0 else islice(keys, limit))
+    return frozenset(found)

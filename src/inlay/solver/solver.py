@@ -73,7 +73,7 @@ class Solver(Generic[R]):
         self._require_cached = require_cached
         self._tasks: dict[tuple[object, ...], Task[Any]] = {}
         self._made: dict[KeyId, Solved[R]] = {}
-        self._searches: dict[tuple[str, int], list[Keys]] = {}
+        self._searches: dict[tuple[str, int], list[bool]] = {}
         self._reported: set[str] = set()
         self._missing: list[Vertex[R]] = []
 
@@ -119,9 +119,9 @@ class Solver(Generic[R]):
         key: KeyId | None = self._answer("content", vertex.digest, i)
         return key
 
-    def search_of(self, edge: Edge[R]) -> list[Keys] | None:
-        """Of an edge that was not found by definition: for each input the keys that it matched as far as the
-        search went, before anything ran. Where all match, but no key in common, each fits another record."""
+    def search_of(self, edge: Edge[R]) -> list[bool] | None:
+        """Of an edge that was not found by definition: which inputs matched anything, as far as the search went
+        before it ran. Where all did, each fits another record."""
         return self._searches.get((edge.vertex.digest, edge.output))
 
     def _answer(self, *question: object) -> Any:
@@ -174,13 +174,7 @@ class Solver(Generic[R]):
             return NONE
         if not inputs:
             return self._root_keys(edge)
-        found: Keys | None = None
-        for i, keys in enumerate(inputs):
-            matched = self._targets(edge, i, keys) if keys else NONE
-            found = matched if found is None else found & matched
-            if not found:
-                return NONE
-        return found or NONE
+        return self.index.common([self._links(edge, i, keys) for i, keys in enumerate(inputs)])
 
     async def _find_by_content(self, edge: Edge[R]) -> Keys:
         """Pay for content, first only of inputs that nothing matches yet, then of the others."""
@@ -188,30 +182,30 @@ class Solver(Generic[R]):
         vertex = edge.vertex
         if found or vertex.ignore_cache or not vertex.inputs:
             return found
-        matched = [
-            self._targets(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)
-        ]
+        ways = [self._links(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)]
+        matched = [self.index.leads_anywhere(links) for links in ways]
         self._searches[vertex.digest, edge.output] = matched
-        unmatched = [i for i, keys in enumerate(matched) if not keys]
-        others = [i for i, keys in enumerate(matched) if keys]
+        unmatched = [i for i, leads in enumerate(matched) if not leads]
+        others = [i for i, leads in enumerate(matched) if leads]
         for wanted, sure in ((unmatched, False), (others, True)):
-            if wanted and not await self._improve_all(edge, matched, wanted, sure=sure):
+            asks = {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}
+            if wanted and not await self._all_match(asks, ways, matched):
                 return NONE
-            if found := frozenset.intersection(*matched):
+            if found := self.index.common(ways):
                 return found
         return NONE
 
-    async def _improve_all(
-        self, edge: Edge[R], matched: list[Keys], wanted: list[int], *, sure: bool
+    async def _all_match(
+        self, asks: dict[int, Task[list[Link]]], ways: list[list[Link]], matched: list[bool]
     ) -> bool:
-        """Improve on `matched` for the inputs `wanted`; False as soon as nothing can match one of them, so
-        that whoever asks need not wait for the others."""
-        asks = {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}
+        """Await what `asks` for some inputs improve on `ways`. False as soon as nothing can match one of them,
+        so that whoever asks need not wait for the others."""
         try:
             while asks:
                 await first_done(asks.values())
                 for i in [i for i, ask in asks.items() if ask.done]:
-                    matched[i] = asks.pop(i).result()
+                    ways[i] = asks.pop(i).result()
+                    matched[i] = self.index.leads_anywhere(ways[i])
                     if not matched[i]:
                         return False
             return True
@@ -219,16 +213,18 @@ class Solver(Generic[R]):
             for ask in asks.values():
                 ask.cancel()
 
-    async def _improve(self, edge: Edge[R], i: int, *, sure: bool) -> Keys:
-        """What input `i` matches; when `sure`, or when nothing else matches, by what it contains."""
+    async def _improve(self, edge: Edge[R], i: int, *, sure: bool) -> list[Link]:
+        """The links by which input `i` may match; when `sure`, or when no other does, the one from its content."""
         below = edge.vertex.inputs[i]
-        matched = self._targets(edge, i, await self._keys(below))
-        if matched and not sure:
-            return matched
+        links = self._links(edge, i, await self._keys(below))
+        if not sure and self.index.leads_anywhere(links):
+            return links
         content = await self._content(edge.vertex, i)
         if content is None:
-            return matched
-        return self._agree(edge, i, (await self._result(below)).keys, content)
+            return links
+        link = Link(content, i, self._step_key(edge))
+        self.index.agree(self._links(edge, i, (await self._result(below)).keys), link)
+        return [link]
 
     async def _digest_input(self, vertex: Vertex[R], i: int) -> KeyId | None:
         digest_of = (await self._cache_map(vertex)).inputs[i].content_digest
@@ -261,11 +257,13 @@ class Solver(Generic[R]):
         return await self._run(edge, inputs, contents)
 
     async def _known_by_content(self, edge: Edge[R], contents: list[KeyId | None]) -> Keys:
-        matched = [
-            self._targets(edge, i, await self._keys(below), content)
+        ways = [
+            [Link(content, i, self._step_key(edge))]
+            if content
+            else self._links(edge, i, await self._keys(below))
             for i, (below, content) in enumerate(zip(edge.vertex.inputs, contents, strict=True))
         ]
-        return frozenset.intersection(*matched)
+        return self.index.common(ways)
 
     # -- finding, loading, running ---------------------------------------------------------------------------
 
@@ -277,16 +275,7 @@ class Solver(Generic[R]):
 
     def _links(self, edge: Edge[R], i: int, keys: Iterable[KeyId]) -> list[Link]:
         digest, selector = self._step_key(edge), self.cache_map_of(edge.vertex).inputs[i].selector
-        return [Link(key, i, digest, selector) for key in sorted(keys)]
-
-    def _targets(self, edge: Edge[R], i: int, keys: Keys, content: KeyId | None = None) -> Keys:
-        """The keys that `edge` may have if its input `i` has `keys`, or, where that is known, `content`."""
-        if content is not None:
-            return self.index.targets([Link(content, i, self._step_key(edge))])
-        return self.index.targets(self._links(edge, i, keys)) if keys else NONE
-
-    def _agree(self, edge: Edge[R], i: int, keys: Keys, content: KeyId) -> Keys:
-        return self.index.agree(self._links(edge, i, keys), Link(content, i, self._step_key(edge)))
+        return [Link(key, i, digest, selector) for key in sorted(keys)] if keys else []
 
     async def _load(self, edge: Edge[R], keys: Keys) -> Solved[R] | None:
         """Bring the newest result under `keys` that is still there."""
@@ -308,14 +297,14 @@ class Solver(Generic[R]):
 
     async def _adopt(self, record: CacheRecord, value: R) -> None:
         """Keep an imported record that was used, and those that it was made from, for later builds."""
-        kept = [(record, await self._store.keep(value))]
         assert record.remote is not None
-        for below in self.index.imported(self.index.passed_through(record.key), record.remote):
-            if below.id != record.id:
-                try:
-                    kept.append((below, await self._store.keep(await self._store.load(below))))
-                except CacheError:
-                    continue
+        kept = []
+        for each in self.index.imported(self.index.passed_through(record.key), record.remote):
+            try:
+                result = value if each.id == record.id else await self._store.load(each)
+                kept.append((each, await self._store.keep(result)))
+            except CacheError:
+                continue
         self.index.adopt(record.key, kept)
 
     async def _run(self, edge: Edge[R], inputs: list[Solved[R]], contents: list[KeyId | None]) -> Solved[R]:
@@ -372,7 +361,7 @@ class Solver(Generic[R]):
         self.index.add(key, links, *([CacheRecord(kept[0], key, kept[1])] if kept else []))
         for i, (below, content) in enumerate(zip(inputs, contents, strict=True)):
             if content:
-                self._agree(edge, i, below.keys, content)
+                self.index.agree(self._links(edge, i, below.keys), Link(content, i, step))
 
     # -- telling ---------------------------------------------------------------------------------------------
 
