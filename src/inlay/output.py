@@ -359,7 +359,7 @@ def _list(folder: Any, raw: bytes, media_type: str, name: Reference | None, full
     if name is None:
         folder.push_manifest(raw, media_type, "" if full_name else "latest")
     else:
-        folder.push_manifest(raw, media_type, str(name) if full_name else name.familiar, name=str(name))
+        folder.push_manifest(raw, media_type, str(name) if full_name else name.tag, name=str(name))
 
 
 class _destination:  # noqa: N801 - reads as a function
