@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from inlay.executor.executor import Executor
     from inlay.progress.events import Event
     from inlay.request import BuildRequest, Option
+    from inlay.solver.export import Export
 
 __all__ = ["NotCached", "build"]
 
@@ -86,6 +87,7 @@ class _Build:
         )
         self.index = CacheIndex(store.cache)
         self.observer = _Observer(sink)
+        self.records: Export | None = None
 
     async def run(self) -> BuildResult:
         self.secrets.check()
@@ -95,6 +97,7 @@ class _Build:
             await gather(importing)
             built = await self._solve(converted)
             written = [await self.exporter.write(output, built) for output in self.outputs]
+            await self.exporter.export_caches(self.records)
             self.frontend.save()
             return self._result(next((each for each in written if each.digest), Written()))
         except DockerfileError:
@@ -127,11 +130,13 @@ class _Build:
         )
         targets = [self._target(result) for result in converted]
         solved = iter(await solver.solve([target for target in targets if target is not None]))
+        wanted = [target for target in targets if target is not None]
+        self.records = export(solver, wanted) if wanted else None
         built = []
         for result, target in zip(converted, targets, strict=True):
             value = next(solved).value if target is not None else SCRATCH
             ref = await self.worker.as_layers(value)
-            records = export(solver, [target]) if target is not None else None
+            records = self.records if len(wanted) == 1 else export(solver, [target]) if target else None
             built.append(BuiltPlatform(result.platform, result.image, result.base_image, ref, records))
         return built
 

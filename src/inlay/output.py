@@ -7,15 +7,19 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from inlay.cache.inline import inline_cache
-from inlay.errors import CacheError, ContentError, ExportError, UsageError
+from inlay.cache.manifest import cache_manifest
+from inlay.cache.results import with_results
+from inlay.digest import Digest
+from inlay.errors import CacheError, ContentError, ExportError, InlayError, UsageError
 from inlay.export.image import Image, ImageLayer, assemble, assemble_index
-from inlay.export.publish import bytes_blob, image_blobs, push_blobs, push_images
+from inlay.export.publish import bytes_blob, image_blobs, push_blobs, push_images, stored_blob
 from inlay.oci.descriptor import REF_NAME
 from inlay.oci.image import ImageConfig
+from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
+from inlay.refs import chain_of
 from inlay.request import Option, parse_bool
-from inlay.solver.keys import stack
 from inlay.tasks import Limiter, in_thread
 
 if TYPE_CHECKING:
@@ -23,17 +27,21 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from inlay.archive.compression import Codec
+    from inlay.cache.results import Mode
     from inlay.content import ContentStore
+    from inlay.export.publish import Blob
     from inlay.oci.image import Index
     from inlay.platform import Platform
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
     from inlay.reference import Reference
-    from inlay.refs import Layer, Ref, RefStore
+    from inlay.refs import Layer, Ref, RefStore, Source
     from inlay.request import BuildRequest
     from inlay.solver.export import Export
     from inlay.solver.keys import CacheRecord, Chain, RecordGraph
     from inlay.sources.places import Places
+
+_CACHE_KINDS = {"registry": "registry", "local": "client directory"}
 
 TRANSFERS = 4
 """Blobs that are pushed at the same time."""
@@ -118,6 +126,7 @@ class Exporter:
         self._emit = emit
         self._epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
+        self._cache_codec = _codec(Option("image"))
         self._inline = any(option.type == "inline" for option in request.cache_to)
 
     async def write(self, output: Output, built: Sequence[BuiltPlatform]) -> Written:
@@ -152,7 +161,7 @@ class Exporter:
         with view.status("exporting layers"):
             for each in built:
                 await self._refs.blobs(each.ref, codec)
-        images = [self._image(each, output) for each in built]
+        images = [await self._image(each, output) for each in built]
         for image in images:
             with view.status(f"exporting manifest {image.manifest.digest}"):
                 pass
@@ -162,11 +171,11 @@ class Exporter:
         index = assemble_index(images, docker=output.docker) if several else None
         return images, index
 
-    def _image(self, built: BuiltPlatform, output: Output) -> Image:
+    async def _image(self, built: BuiltPlatform, output: Output) -> Image:
         layers = [_image_layer(layer) for layer in built.ref.layers]
         cache = None
         if self._inline and built.records is not None:
-            graph = self._with_results(built.records, {str(layer.blob.digest) for layer in layers})
+            graph = await with_results(built.records, self._chain, "min")
             cache = inline_cache(graph, [str(layer.blob.digest) for layer in layers])
         base = ImageConfig.parse(built.base).history if built.base else ()
         return assemble(
@@ -180,31 +189,15 @@ class Exporter:
             annotations=dict(self._request.annotations),
         )
 
-    def _with_results(self, export: Export, blobs: set[str]) -> RecordGraph:
-        """The records with those results whose layers are all among `blobs`, without making any."""
-        graph = []
-        for node, record in zip(export.graph, export.records, strict=True):
-            chain = self._chain(record) if record is not None else None
-            if (
-                record is None
-                or chain is None
-                or not all(str(d.digest) in blobs for d in chain.descriptors())
-            ):
-                graph.append(node)
-            else:
-                graph.append(node._replace(results=((chain, record.created),)))
-        return graph
-
-    def _chain(self, record: CacheRecord) -> Chain | None:
-        """The layers of a record's result; None where one of them has never been packed."""
-        if record.remote is not None:
-            return record.remote
+    async def _chain(self, record: CacheRecord, *, pack: bool) -> Chain | None:
+        """The layers of a record's result (see `cache.results.ChainOf`)."""
         try:
-            layers = self._refs.recall(record.id).layers
+            ref = self._refs.recall(record.id)
+            if pack:
+                await self._refs.blobs(ref, self._cache_codec)
         except CacheError:
             return None
-        blobs = [layer.blob for layer in layers if layer.blob is not None]
-        return stack(blobs) if len(blobs) == len(layers) else None
+        return chain_of(ref)
 
     async def _write_image(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         images, index = await self._images(output, built, view)
@@ -299,6 +292,54 @@ class Exporter:
         with _destination(output.option.get("dest")) as out:
             write_archive(out, listed, [(blob.descriptor, blob.open) for blob in blobs], extra=extra)
 
+    # -- caches --------------------------------------------------------------------------------------
+
+    async def export_caches(self, records: Export | None) -> None:
+        """Write what `--cache-to` asks for, but for inline caches. Raises `ExportError`, `RegistryError`;
+        with `ignore-error=true` only warns."""
+        for option in self._request.cache_to:
+            if option.type == "inline" or records is None:
+                continue
+            try:
+                with shown(self._emit, f"exporting cache to {_CACHE_KINDS[option.type]}") as view:
+                    await self._export_cache(option, records, view)
+            except (InlayError, OSError) as error:
+                if not option.flag("ignore-error"):
+                    if isinstance(error, OSError):
+                        raise ExportError(f"cannot export the cache: {error}") from error
+                    raise
+                self._emit(Warned("", f"the cache was not exported: {error}"))
+
+    async def _export_cache(self, option: Option, records: Export, view: Shown) -> None:
+        self._cache_codec = _codec(option)
+        with view.status("preparing build cache for export"):
+            mode: Mode = "max" if option.get("mode") == "max" else "min"
+            graph = await with_results(records, self._chain, mode)
+            oci = option.flag("oci-mediatypes", default=True)
+            cache = cache_manifest(
+                graph, image_manifest=option.flag("image-manifest", default=oci), oci_media_types=oci
+            )
+        if cache is None:
+            with view.status("skipping cache export for empty result"):
+                return
+        if cache.is_too_large:
+            view.warn("this cache is over 1 MiB of metadata: inlay can import it, BuildKit refuses to")
+        blobs = [*_cache_blobs(graph, self._content), bytes_blob(cache.config_descriptor, cache.config)]
+        if option.type == "registry":
+            name = _name(option.get("ref"))
+            place, destination = self._places.registry(name), self._places.repository(name)
+            tag, location, host = name.tag, place.location, name.domain
+        else:
+            from inlay.layout import LayoutFolder
+
+            os.makedirs(option.get("dest"), exist_ok=True)
+            destination = LayoutFolder(option.get("dest"))  # type: ignore[assignment]
+            tag, location, host = option.get("tag", "latest"), "", ""
+        with view.status("writing layers and config"):
+            await push_blobs(destination, blobs, self._limiter, location=location, host=host)
+        with view.status(f"writing cache manifest {Digest.of(cache.raw)}"):
+            await in_thread(destination.push_manifest, cache.raw, cache.media_type, tag)
+
     # -- files ---------------------------------------------------------------------------------------
 
     async def _write_folder(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
@@ -324,6 +365,20 @@ class Exporter:
         with _destination(output.option.get("dest")) as out:
             await in_thread(write_tar, source, out)
         return Written()
+
+
+def _cache_blobs(graph: RecordGraph, content: ContentStore) -> list[Blob]:
+    """The layers of all results, each once."""
+    blobs: dict[str, Blob] = {}
+    for node in graph:
+        for chain, _ in node.results:
+            for each in chain.chains():
+                digest = str(each.descriptor.digest)
+                if digest not in blobs:
+                    blobs[digest] = stored_blob(
+                        each.descriptor, cast("Source | None", each.provider), content
+                    )
+    return list(blobs.values())
 
 
 def _image_layer(layer: Layer) -> ImageLayer:

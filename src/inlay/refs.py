@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
+from inlay.solver.keys import Chain
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
 from inlay.timestamp import format_ns, now_ns
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
-    from inlay.solver.keys import Chain
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS layer (
@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS layer (
     base TEXT NOT NULL          -- JSON: the keys of the layers that a directory was made on
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS layer_by_diff_id ON layer (diff_id);
+CREATE TABLE IF NOT EXISTS tree (
+    id TEXT PRIMARY KEY,        -- digest of the other columns
+    parent TEXT NOT NULL,       -- the tree that the layer lies on; empty: none
+    layer TEXT NOT NULL,
+    created TEXT NOT NULL,
+    description TEXT NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -134,10 +141,14 @@ class RefStore:
         self._open_source = open_source
         self._epoch_s = epoch_s
         self._temporary: list[LayerDir] = []
+        self._named: dict[tuple[str, str, str, str], str] = {}
+        self._recalled: dict[str, Ref] = {}
         self._unpacking: dict[str, Task[LayerDir]] = {}
         self._packing: dict[str, Task[tuple[Descriptor, Digest]]] = {}
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
         self._views: dict[tuple[str, ...], Task[View]] = {}
+        self._seen: set[tuple[str, str]] = set()
+        """Blobs that a place was found to have in this build: (location, digest)."""
         self._disk = Limiter(2)
         self._network = Limiter(4)
 
@@ -217,17 +228,37 @@ class RefStore:
 
     # -- results of records -----------------------------------------------------------------------
 
-    @staticmethod
-    def describe(ref: Ref) -> str:
-        """Name `ref` so that a later build can `recall` it."""
-        return json.dumps([(layer.key, layer.created, layer.description) for layer in ref.layers])
+    def describe(self, ref: Ref) -> str:
+        """Name `ref` so that a later build can `recall` it. A tree's name does not grow with its height."""
+        name, rows = "", []
+        for layer in ref.layers:
+            fields = (name, layer.key, layer.created, layer.description)
+            known = self._named.get(fields)
+            if known is None:
+                known = self._named[fields] = Digest.of("\0".join(fields)).hex[:32]
+                rows.append((known, *fields))
+            name = known
+        if rows:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT OR IGNORE INTO tree VALUES (?, ?, ?, ?, ?)", rows)
+            self._database.execute("COMMIT")
+        return name
 
-    def recall(self, text: str) -> Ref:
+    def recall(self, name: str) -> Ref:
         """The tree that `describe` named. Raises `CacheError` when a layer of it is gone."""
-        try:
-            return Ref(tuple(self._recall(*entry) for entry in json.loads(text)))
-        except (ValueError, TypeError) as error:
-            raise CacheError(f"a cached result is unreadable: {error}") from error
+        above: list[tuple[str, str, str, str]] = []
+        while name and name not in self._recalled:
+            row = self._database.execute(
+                "SELECT parent, layer, created, description FROM tree WHERE id = ?", (name,)
+            ).fetchone()
+            if row is None:
+                raise CacheError(f"tree {name} is no longer in the store")
+            above.append((name, *row[1:]))
+            name = row[0]
+        ref = self._recalled.get(name, SCRATCH)
+        for name, key, created, description in reversed(above):
+            ref = self._recalled[name] = Ref((*ref.layers, self._recall(key, created, description)))
+        return ref
 
     def _recall(self, key: str, created: str, description: str) -> Layer:
         row = self._row(key)
@@ -257,12 +288,16 @@ class RefStore:
             return
         if layer.source is None:
             raise CacheError(f"layer {layer.key} is no longer in the store")
+        here = (layer.source.location, str(layer.blob.digest))
+        if here in self._seen:
+            return
         try:
             found = await in_thread(layer.source.blobs.has_blob, layer.blob, limiter=self._network)
         except (RegistryError, ContentError, OSError) as error:
             raise CacheError(f"layer {layer.key} cannot be had: {error}") from error
         if not found:
             raise CacheError(f"layer {layer.key} is no longer at {layer.source.location}")
+        self._seen.add(here)
 
     # -- from blobs to directories ----------------------------------------------------------------
 
@@ -469,3 +504,13 @@ def annotated_blob(layer: Layer) -> Descriptor:
     assert layer.blob is not None
     notes = {UNCOMPRESSED: layer.diff_id or "", CREATED_AT: layer.created, DESCRIPTION: layer.description}
     return layer.blob.annotated({name: value for name, value in notes.items() if value})
+
+
+def chain_of(ref: Ref) -> Chain | None:
+    """The layers of `ref` as a cache carries them; None where one has never been packed, or there is none."""
+    chain = None
+    for layer in ref.layers:
+        if layer.blob is None:
+            return None
+        chain = Chain(annotated_blob(layer), chain, layer.source)
+    return chain

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inlay.export.image import Image
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index
-    from inlay.refs import Layer
+    from inlay.refs import Layer, Source
 
 
 class Destination(Protocol):
@@ -42,9 +42,13 @@ class Blob(NamedTuple):
 
 def layer_blob(layer: Layer, content: ContentStore) -> Blob:
     """The layer's blob, from the store or streamed from the place that has it."""
-    descriptor, source = layer.blob, layer.source
-    if descriptor is None:
+    if layer.blob is None:
         raise BlobNotFound(f"layer {layer.key} is not packed")
+    return stored_blob(layer.blob, layer.source, content)
+
+
+def stored_blob(descriptor: Descriptor, source: Source | None, content: ContentStore) -> Blob:
+    """A blob that the store or `source` has."""
     if content.has_blob(descriptor) or source is None:
         return Blob(descriptor, lambda: content.open_blob(descriptor))
     return Blob(descriptor, lambda: source.blobs.open_blob(descriptor), source.location)
