@@ -1,3 +1,38 @@
-"""Build container images from Dockerfiles without a daemon; the build cache travels inside the image."""
+"""Build container images from Dockerfiles without a daemon; the build cache travels inside the image.
+
+    import inlay
+
+    result = inlay.build(".", tags=["app"], cache_from=["registry.example/app:1"], cache_to=["type=inline"])
+    print(result.digest, result.steps_cached)
+
+`inlay.dockerfile` parses, checks and converts Dockerfiles on its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inlay.api import build
+    from inlay.errors import InlayError
+    from inlay.request import BuildResult, StepOutcome
 
 __version__ = "0.1.0"
+
+__all__ = ["BuildResult", "InlayError", "StepOutcome", "__version__", "build"]
+
+_HOMES = {
+    "BuildResult": "inlay.request",
+    "InlayError": "inlay.errors",
+    "StepOutcome": "inlay.request",
+    "build": "inlay.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, so that the command line pays only for what it uses."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'inlay' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

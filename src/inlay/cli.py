@@ -200,7 +200,7 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
-    from inlay.build import NotCached, build
+    from inlay.builder import NotCached, build
 
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
     try:

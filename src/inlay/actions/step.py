@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
@@ -73,8 +74,11 @@ class Step:
         async def digest_of(result: Result) -> str:
             from inlay.archive.contenthash import content_digest
 
-            tree = await self._worker.tree(result)
-            return await in_thread(content_digest, tree, selectors, limiter=self._worker.disk)
+            try:
+                tree = await self._worker.tree(result)
+                return await in_thread(content_digest, tree, selectors, limiter=self._worker.disk)
+            except SolveError as error:
+                raise self._located(error) from error
 
         return digest_of
 
@@ -83,9 +87,16 @@ class Step:
         try:
             return await self._run(inputs)
         except SolveError as error:
-            error.step = error.step or self.vertex.name
-            error.location = error.location or self.vertex.location
-            raise
+            raise self._located(error) from error
+
+    def _located(self, error: SolveError) -> SolveError:
+        """`error`, which now says where it happened. It may be several steps': each gets its own."""
+        if error.location is not None:
+            return error
+        located = copy(error)
+        located.step = error.step or self.vertex.name
+        located.location = self.vertex.location
+        return located
 
     async def _run(self, inputs: Sequence[Result]) -> Sequence[Result]:
         op = self.vertex.op

@@ -1,0 +1,87 @@
+"""`inlay.build`: the command line's build as a function."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inlay.builder import build as run_build
+from inlay.request import (
+    BuildRequest,
+    BuildResult,
+    Option,
+    parse_cache_from,
+    parse_cache_to,
+    parse_output,
+    parse_secret,
+    parse_ssh,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from inlay.progress.events import Event
+
+
+def build(
+    context: str | os.PathLike[str] = ".",
+    *,
+    dockerfile: str = "",
+    tags: Sequence[str] = (),
+    push: bool = False,
+    outputs: Sequence[str] = (),
+    cache_from: Sequence[str] = (),
+    cache_to: Sequence[str] = (),
+    build_args: Mapping[str, str] | None = None,
+    target: str = "",
+    platforms: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    build_contexts: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
+    ssh: Sequence[str] = (),
+    no_cache: bool = False,
+    pull: bool = False,
+    require_cached: bool = False,
+    root: str | os.PathLike[str] = "",
+    runtime: str = "",
+    insecure_registries: Sequence[str] = (),
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> BuildResult:
+    """Build an image; block until it is written where it was asked for.
+
+    Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`) are
+    that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
+    threads. Raises `InlayError`s; see `inlay.errors`.
+
+        result = build("examples/service", tags=["service"], cache_to=["type=inline"])
+        print(result.digest, [step.outcome for step in result.steps])
+    """
+    chosen = [parse_output(text) for text in outputs]
+    if push:
+        chosen = [_pushed(option) for option in chosen] if chosen else [Option("image", (("push", "true"),))]
+    request = BuildRequest(
+        context=os.fspath(context),
+        dockerfile=dockerfile,
+        tags=tuple(tags),
+        build_args=tuple((build_args or {}).items()),
+        target=target,
+        platforms=tuple(platforms),
+        labels=tuple((labels or {}).items()),
+        outputs=tuple(chosen),
+        cache_from=tuple(parse_cache_from(text) for text in cache_from),
+        cache_to=tuple(parse_cache_to(text) for text in cache_to),
+        no_cache=no_cache,
+        pull=pull,
+        build_contexts=tuple((build_contexts or {}).items()),
+        secrets=tuple(parse_secret(text) for text in secrets),
+        ssh=tuple(parse_ssh(text) for text in ssh),
+        root=os.fspath(root),
+        runtime=runtime,
+        insecure_registries=tuple(insecure_registries),
+        require_cached=require_cached,
+    )
+    return run_build(request, on_event)
+
+
+def _pushed(option: Option) -> Option:
+    return Option(option.type, (*option.fields, ("push", "true")))

@@ -1,0 +1,53 @@
+"""The names that a program may rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import inlay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_public_names() -> None:
+    assert inlay.__all__ == ["BuildResult", "InlayError", "StepOutcome", "__version__", "build"]
+    assert [name for name in inlay.__all__ if getattr(inlay, name).__doc__ is None] == []
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = inlay.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("heavy", ["asyncio", "http.client", "dataclasses", "ssl", "subprocess", "tarfile"])
+def test_the_command_line_starts_without(heavy: str) -> None:
+    code = f"import sys, inlay.__main__, inlay.cli, inlay.builder; print({heavy!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.root
+def test_build_returns_digests_and_what_became_of_each_step(tmp_path: Path) -> None:
+    import os
+
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a /a\nLABEL x=y\n")
+    (tmp_path / "a").write_text("content")
+    store = tmp_path.parent / f"{tmp_path.name}-store"
+    events: list[object] = []
+    first = inlay.build(tmp_path, tags=["example"], root=store, on_event=events.append)
+    again = inlay.build(tmp_path, tags=["example"], root=store, cache_to=["type=inline"])
+    assert first.digest.startswith("sha256:")
+    assert [(step.name, step.outcome) for step in first.steps] == [("[1/1] COPY a /a", "ran")]
+    assert [step.outcome for step in again.steps] == ["cached"]
+    assert first.digest != again.digest  # the second one carries its cache
+    assert events
+    with pytest.raises(inlay.InlayError, match="COPY b"):
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY b /\n")
+        inlay.build(tmp_path, root=store)
