@@ -50,8 +50,8 @@ def encode_op(inputs: Iterable[InputName], op: Op | None, platform: Platform | N
     """Write `pb.Op`. Raises `ValueError` where a text is not UTF-8."""
     out = bytearray()
     for digest, output in inputs:
-        body = b"\n" + _varint(len(digest)) + digest.encode() + (b"\x10" + _varint(output) if output else b"")
-        out += b"\n" + _varint(len(body)) + body
+        body = b"\n" + varint(len(digest)) + digest.encode() + (b"\x10" + varint(output) if output else b"")
+        out += b"\n" + varint(len(body)) + body
     if op is None:
         return bytes(out)
     if platform is not None:
@@ -70,7 +70,8 @@ def encode(message: tuple[Any, ...]) -> bytes:
     return bytes(out)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; a negative number counts as one of 64 bits."""
     if 0 <= value < 128:
         return _SMALL[value]
     value &= (1 << 64) - 1
@@ -86,20 +87,20 @@ _SMALL = [bytes([value]) for value in range(128)]
 
 
 def _tag(number: int, wire_type: int) -> bytes:
-    return _varint(number << 3 | wire_type)
+    return varint(number << 3 | wire_type)
 
 
 def _write_int(out: bytearray, tag: bytes, value: int) -> None:
-    out += tag + _varint(value)
+    out += tag + varint(value)
 
 
 def _write_bytes(out: bytearray, tag: bytes, value: bytes) -> None:
-    out += tag + _varint(len(value)) + value
+    out += tag + varint(len(value)) + value
 
 
 def _write_string(out: bytearray, tag: bytes, value: str) -> None:
     data = value.encode()
-    out += tag + _varint(len(data)) + data
+    out += tag + varint(len(data)) + data
 
 
 def _write_strings(out: bytearray, tag: bytes, values: Iterable[str]) -> None:
@@ -108,7 +109,7 @@ def _write_strings(out: bytearray, tag: bytes, values: Iterable[str]) -> None:
 
 
 def _write_ints(out: bytearray, tag: bytes, values: Iterable[int]) -> None:
-    _write_bytes(out, tag, b"".join([_varint(value) for value in values]))
+    _write_bytes(out, tag, b"".join([varint(value) for value in values]))
 
 
 def _write_message(out: bytearray, tag: bytes, value: tuple[Any, ...]) -> None:
@@ -130,14 +131,14 @@ def _write_map(out: bytearray, tag: bytes, pairs: Iterable[tuple[str, str]]) -> 
 
 def _write_user(out: bytearray, tag: bytes, user: User) -> None:
     if user.name is None:
-        _write_bytes(out, tag, b"\x10" + _varint(user.id))
+        _write_bytes(out, tag, b"\x10" + varint(user.id))
         return
     named = bytearray()
     if user.name:
         _write_string(named, b"\x0a", user.name)
     if user.input:
         _write_int(named, b"\x10", user.input)
-    _write_bytes(out, tag, b"\x0a" + _varint(len(named)) + named)
+    _write_bytes(out, tag, b"\x0a" + varint(len(named)) + named)
 
 
 def _write_action(out: bytearray, _tag_of_none: bytes, action: tuple[Any, ...]) -> None:
