@@ -9,11 +9,10 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.dockerfile.drafts import FileDraft, SettledDraft, SourceDraft
-from inlay.dockerfile.giturl import parse_git_url
 from inlay.dockerfile.ignore import parse_ignore
 from inlay.dockerfile.image import Image
 from inlay.dockerfile.resolver import ImageRequest
-from inlay.dockerfile.sources import git_source, http_source
+from inlay.dockerfile.sources import git_source, git_url, http_source
 from inlay.dockerfile.state import State
 from inlay.errors import DockerfileError, InlayError, UsageError
 from inlay.gotext import quote
@@ -92,7 +91,7 @@ class NamedContext(NamedTuple):
         if kind == "local":
             return Loaded(State(self._local(rest, options, resolver)))
         if kind == "git" or kind.startswith("git@"):
-            git = parse_git_url(self.value)
+            git = git_url(self.value)
             if git is None:
                 raise DockerfileError(f"invalid git context {self.value}")
             return Loaded(State(git_context(self.value, keep_git_dir=False, mtime="")))
@@ -173,7 +172,7 @@ def find_context_by_name(
 def check_context(options: ConvertOptions) -> None:
     """Raise `DockerfileError` where the build context's URL is that of no repository, though it looks so."""
     if options.context:
-        parse_git_url(options.context)
+        git_url(options.context)
 
 
 class MainContext(NamedTuple):
@@ -223,7 +222,7 @@ def _remote_context(options: ConvertOptions, resolver: Resolver) -> Draft | None
 
 def git_context(url: str, *, keep_git_dir: bool, mtime: str) -> SourceDraft | None:
     """A checkout as a build context; None where `url` is no repository's."""
-    git = parse_git_url(url)
+    git = git_url(url)
     if git is None:
         return None
     return git_source(

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.dockerfile.drafts import FileDraft, MergeDraft
-from inlay.dockerfile.giturl import parse_git_url
 from inlay.dockerfile.literals import check_digest, check_mode, parse_int
 from inlay.dockerfile.options import MERGE
 from inlay.dockerfile.paths import is_absolute, normalise_path, restore_end, to_slash, without_drive
-from inlay.dockerfile.sources import git_source, http_file_name, http_source
+from inlay.dockerfile.sources import git_source, git_url, http_file_name, http_source
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
 from inlay.llb.graph import Notes, ProgressGroup
@@ -121,7 +120,7 @@ class _Copying:
 
     def from_sources(self) -> Iterator[tuple[Action, Draft | None]]:
         for source in self._request.sources:
-            git = parse_git_url(source)
+            git = git_url(source)
             if git is not None and not git.is_local:
                 yield self._from_git(git)
             elif source.startswith(("http://", "https://")):
@@ -264,7 +263,7 @@ def _check_checksum(request: Transfer) -> None:
 
 def _is_git(source: str) -> bool:
     try:
-        return parse_git_url(source) is not None
+        return git_url(source) is not None
     except DockerfileError:
         return False
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.contexts import find_context_by_name, main_context
 from inlay.dockerfile.drafts import SourceDraft, settle
-from inlay.dockerfile.giturl import parse_git_url
 from inlay.dockerfile.literals import check_digest, parse_int
-from inlay.dockerfile.sources import git_source, http_file_name, http_source
+from inlay.dockerfile.sources import git_source, git_url, http_file_name, http_source
 from inlay.dockerfile.stages import SCRATCH
 from inlay.errors import DockerfileError
 from inlay.llb.graph import NO_NOTES
@@ -131,7 +130,7 @@ def _add_source(conversion: Conversion, add: ins.Add, env: Mapping[str, str]) ->
         raise ValueError(f"{_ONLY_ADD} source")
     url = conversion.lexer.expand(add.sources[0], env).text
     checksum = conversion.lexer.expand(add.checksum, env).text
-    git = parse_git_url(url)
+    git = git_url(url)
     if git is not None and not git.is_local:
         keep = bool(add.keep_git_dir) or bool(git.keep_git_dir)
         return git_source(git, NO_NOTES, keep_git_dir=keep, checksum=checksum or git.checksum)

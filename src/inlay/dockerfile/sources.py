@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from inlay.llb.graph import Notes
 
 
+def git_url(text: str) -> GitUrl | None:
+    """`parse_git_url`, asked only of what may be a URL: most sources are paths, and need no reader of URLs."""
+    if ":" not in text and not text.startswith("github.com/"):
+        return None
+    from inlay.dockerfile.giturl import parse_git_url
+
+    return parse_git_url(text)
+
+
 def http_source(url: str, filename: str, notes: Notes, *, checksum: str = "") -> SourceDraft:
     """A download, kept as `filename`."""
     attrs = {"http.filename": filename}
