@@ -10,8 +10,10 @@ import pytest
 
 from inlay.actions.file import copy_tree, plan_action
 from inlay.actions.writing import WritableTree
+from inlay.archive.contenthash import content_digest
 from inlay.archive.tree import Tree
 from inlay.errors import SolveError, SourceError
+from inlay.llb.keys import ContentSelector
 from inlay.llb.ops import Action, Copy, MakeDirectory, MakeFile, Remove, Symlink
 from recorded_trees import needs_root
 
@@ -381,6 +383,16 @@ def test_a_whole_tree_is_copied(source: Path, target: Path) -> None:
     with Tree.at(str(source)) as tree:
         copy_tree(tree, str(target))
     assert paths(target) == ["a", "a/b", "a/b/c"]
+
+
+def test_a_deep_tree_is_read_and_copied(source: Path, target: Path) -> None:
+    deep = source / "/".join(["d"] * 240)
+    deep.mkdir(parents=True)
+    (deep / "f").write_text("1")
+    with Tree.at(str(source)) as tree:
+        assert content_digest(tree, [ContentSelector("/"), ContentSelector("/", exclude_patterns=("x",))])
+    do(copy("/", "/x/"), target, source)
+    assert (target / "x" / "/".join(["d"] * 240) / "f").read_text() == "1"
 
 
 def test_no_descriptor_is_left_open(source: Path, target: Path) -> None:

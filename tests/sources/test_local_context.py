@@ -135,7 +135,8 @@ def test_a_file_that_changes_during_the_build_is_an_error(tmp_path: Path) -> Non
     with LocalContext(str(tmp_path)) as context:
         content_digest(context, WHOLE_TREE)
         context.digests.clear()
-        (tmp_path / "f").write_text("more than before")
+        (tmp_path / "new").write_text("x")
+        (tmp_path / "new").rename(tmp_path / "f")
         with pytest.raises(SourceError, match="/f changed during the build"):
             content_digest(context, WHOLE_TREE)
 

@@ -33,12 +33,11 @@ class WritableTree:
     For one thread at a time.
     """
 
-    __slots__ = ("_buffer", "_folders", "_ids", "_later", "_tree")
+    __slots__ = ("_buffer", "_folders", "_later", "_tree")
 
     def __init__(self, fd: int) -> None:
         """`fd` is open on the folder, and is taken over."""
         self._tree = Tree(fd)
-        self._ids = os.geteuid(), os.getegid()
         self._buffer = bytearray(_CHUNK)
         self._folders: list[tuple[str, int]] = []
         """The open folders on the way to the last one that was written to."""

@@ -10,7 +10,7 @@ import os
 import stat as mode_bits
 from typing import TYPE_CHECKING, NamedTuple
 
-from inlay.archive.tree import shown
+from inlay.archive.tree import shown, unreadable
 from inlay.archive.treedigest import folder_digest, leaf_digest, not_found, tree_digest
 from inlay.archive.walking import has_exceptions, leads_on, may_match_below, split_wildcards
 from inlay.digest import EMPTY, Digest
@@ -30,7 +30,10 @@ def content_digest(tree: Tree | None, selectors: Sequence[ContentSelector]) -> D
     Raises `SourceError` where a path does not exist or a file cannot be read, `UsageError` for a pattern
     that is malformed.
     """
-    return Digest.of("\0".join([selected_digest(tree, selector) for selector in selectors]))
+    try:
+        return Digest.of("\0".join([selected_digest(tree, selector) for selector in selectors]))
+    except OSError as error:
+        raise unreadable(os.fsdecode(error.filename or ""), error) from error
 
 
 def selected_digest(tree: Tree | None, selector: ContentSelector) -> str:

@@ -73,6 +73,7 @@ class DigestMemory:
             return
         records = {**self._known, **self._used} if len(self._known) <= 4 * len(self._used) else self._used
         body = b"".join(_flat(records))
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
         temporary = f"{self._path}.{os.getpid()}"
         with open(temporary, "wb") as file:
             file.write(_MAGIC + sha256(body).digest() + body)

@@ -223,7 +223,7 @@ class Tree:
         return os.readlink(name, dir_fd=folder.fd)
 
     def xattrs(self, folder: Folder, name: str = "") -> dict[str, bytes]:
-        """The extended attributes of `name`, or of `folder` itself. None where the file system has none."""
+        """The extended attributes of `name`, or of `folder` itself; none where the file system has none."""
         if not name:
             return self.xattrs_of(folder.fd)
         return self.xattrs_of(f"/proc/self/fd/{folder.fd}/{name}")
@@ -234,10 +234,16 @@ class Tree:
         try:
             names = os.listxattr(at, follow_symlinks=follow)
         except OSError as error:
-            if error.errno in (errno.ENOTSUP, errno.ENODATA, errno.EPERM):
+            if error.errno == errno.ENOTSUP:
                 return {}
             raise
-        return {name: os.getxattr(at, name, follow_symlinks=follow) for name in names} if names else {}
+        found = {}
+        for name in names:
+            try:
+                found[name] = os.getxattr(at, name, follow_symlinks=follow)
+            except OSError:  # BuildKit leaves out what may be listed but not read, too
+                continue
+        return found
 
     def resolve(self, path: str, *, follow_last: bool) -> Place:
         """Follow `path` from the root, and links in it as the kernel would if the root were `/`.

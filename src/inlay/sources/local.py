@@ -56,8 +56,8 @@ class LocalContext(Tree):
         if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
             includes = _uncovered([*include_patterns, *followed])
         self._include = PatternMatcher(includes) if includes else None
-        self._seen: dict[tuple[int, int], tuple[int, int, int]] = {}
-        """Size and times that a file had when it was first read: what is hashed must be what is copied."""
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        """Inode, size and ctime of files when they were first read: what is copied must be what was hashed."""
         self._occupied: dict[str, bool] = {}
         """Folders that are in only if something in them is: whether it is."""
 
@@ -69,9 +69,10 @@ class LocalContext(Tree):
         return {name: found[name] for name in found if not name.startswith("com.apple.")} if found else found
 
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
-        now = stat.st_size, stat.st_ctime_ns, stat.st_mtime_ns
-        if self._seen.setdefault((stat.st_dev, stat.st_ino), now) != now:
-            raise SourceError(f"{shown(folder.path)}/{shown(name)} changed during the build; build again")
+        path = f"{folder.path}/{name}"
+        now = stat.st_ino, stat.st_size, stat.st_ctime_ns
+        if self._seen.setdefault(path, now) != now:
+            raise SourceError(f"{shown(path)} changed during the build; build again")
 
     def entry(self, folder: Folder, name: str) -> Entry | None:
         found = super().entry(folder, name)
