@@ -85,7 +85,7 @@ class ProcessFailed(SolveError):
     """A RUN step's process exited with `exit_code` (128 + signal number when it was killed)."""
 
     def __init__(
-        self, message: str, *, exit_code: int, step: str = "", location: Location | None = None
+        self, message: str, *, exit_code: int = 1, step: str = "", location: Location | None = None
     ) -> None:
         super().__init__(message, step=step, location=location)
         self.exit_code = exit_code
