@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_build(commands.add_parser("build", help="build an image from a Dockerfile", description=_BUILD))
+    debug = commands.add_parser("debug", help="look inside").add_subparsers(required=True, metavar="WHAT")
+    llb = debug.add_parser("llb", help="print the LLB that a Dockerfile becomes")
+    _add_build(llb)
+    llb.add_argument("--raw", action="store_true", help="as buildctl build reads it, rather than JSON")
+    llb.set_defaults(command=_debug_llb)
     return parser
 
 
@@ -152,6 +157,15 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "plain", "tty", "quiet", "rawjson"),
         help="how to show progress",
     )
+    more.add_argument(
+        "--check", action="store_true", help="only check the Dockerfile: the same as --call check"
+    )
+    more.add_argument(
+        "--call",
+        default="build",
+        metavar="WHAT[,format=json]",
+        help="build, or only tell: check, outline or targets",
+    )
     more.add_argument("-q", "--quiet", action="store_true", help="print the image's digest only")
 
 
@@ -200,6 +214,13 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
+    call = "check" if arguments.check else arguments.call
+    if call != "build":
+        from inlay.calls import call_frontend
+
+        text, clean = call_frontend(request, call)
+        sys.stdout.write(text)
+        return 0 if clean else EXIT_FAILED
     from inlay.builder import NotCached, build
 
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
@@ -220,6 +241,13 @@ def _build(arguments: argparse.Namespace) -> int:
         from inlay.progress.summary import last_line
 
         sys.stderr.write(last_line(result) + "\n")
+    return 0
+
+
+def _debug_llb(arguments: argparse.Namespace) -> int:
+    from inlay.calls import dump_llb
+
+    sys.stdout.buffer.write(dump_llb(request_of(arguments), raw=arguments.raw))
     return 0
 
 

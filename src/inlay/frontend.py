@@ -57,11 +57,8 @@ class Frontend:
 
     # -- the Dockerfile ------------------------------------------------------------------------------
 
-    def convert(self) -> Sequence[Converted]:
-        """Read and convert the Dockerfile; blocks while base images are looked up."""
-        from inlay.dockerfile.convert import convert
-        from inlay.dockerfile.excerpt import excerpt
-
+    def read(self) -> tuple[bytes, ConvertOptions]:
+        """The Dockerfile, and how it is to be converted."""
         options = self._options()
         folder, name = self._dockerfile_place()
         with shown(self._emit, f"[internal] load build definition from {os.path.basename(name)}"):
@@ -70,8 +67,20 @@ class Frontend:
         filename = name if name != "-" else "Dockerfile"
         options = options._replace(filename=filename, dockerignore=ignore, dockerignore_name=ignore_name)
         self.dockerfile = text
+        return text, options
+
+    @property
+    def resolver(self) -> Resolver:
+        return cast("Resolver", _Resolver(self))
+
+    def convert(self) -> Sequence[Converted]:
+        """Read and convert the Dockerfile; blocks while base images are looked up."""
+        from inlay.dockerfile.convert import convert
+        from inlay.dockerfile.excerpt import excerpt
+
+        text, options = self.read()
         try:
-            converted = convert(text, options, cast("Resolver", _Resolver(self)))
+            converted = convert(text, options, self.resolver)
         except DockerfileError as error:
             error.excerpt = error.excerpt or excerpt(text, error.location)
             raise
