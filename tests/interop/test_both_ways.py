@@ -1,0 +1,132 @@
+"""A real BuildKit and inlay warm each other's builds. Skipped where buildkitd and buildctl are not on PATH."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import RunningRegistry
+
+pytestmark = [pytest.mark.interop, pytest.mark.root]
+
+STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(?:RUN|COPY|ADD|WORKDIR|LINK)", re.M)
+DOCKERFILE = """FROM @BASE@ AS build
+WORKDIR /src
+COPY src ./
+RUN --mount=type=cache,target=/cache cat a.txt > /out.txt && ln -s out.txt /link
+FROM @BASE@
+RUN --mount=type=bind,from=build,source=/out.txt,target=/in cp /in /copied
+COPY --from=build --chown=nobody:nogroup /out.txt /li* /app/
+COPY --link main.* /app/
+ADD main.c /app/sub/
+USER nobody
+WORKDIR /home/of/nobody
+CMD ["cat", "/app/out.txt"]
+"""
+
+
+class Daemon:
+    """A buildkitd of its own, and buildctl for it."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self.address = f"unix://{folder}/bk.sock"
+        (folder / "bk.toml").write_text(
+            f'root = "{folder}/bk"\n[grpc]\n address = ["{self.address}"]\n[worker.oci]\n enabled = true\n'
+            ' networkMode = "host"\n[worker.containerd]\n enabled = false\n'
+            f'[registry."{host}"]\n http = true\n insecure = true\n'
+        )
+        self.process = subprocess.Popen(
+            ["buildkitd", "--config", str(folder / "bk.toml")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            if self.ctl("debug", "workers").returncode == 0:
+                return
+            time.sleep(0.1)
+        raise AssertionError("buildkitd did not start")
+
+    def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["buildctl", "--addr", self.address, *arguments], capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture(scope="session")
+def daemon(
+    docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    if not shutil.which("buildkitd") or not shutil.which("buildctl"):
+        pytest.skip("buildkitd and buildctl are not on PATH")
+    running = Daemon(tmp_path_factory.mktemp("buildkit"), docker_registry.host)
+    yield running
+    running.process.terminate()
+    running.process.wait(20)
+
+
+@pytest.fixture
+def context(tmp_path: Path, base: str) -> Path:
+    folder = tmp_path / "context"
+    (folder / "src").mkdir(parents=True)
+    (folder / "Dockerfile").write_text(DOCKERFILE.replace("@BASE@", base))
+    (folder / "src/a.txt").write_text("hi\n")
+    (folder / "main.c").write_text("main\n")
+    (folder / "main.h").write_text("head\n")
+    return folder
+
+
+def cached(output: str) -> tuple[int, int]:
+    """Steps that say CACHED, of all steps."""
+    steps = set(STEP.findall(output))
+    return sum(bool(re.search(rf"^#{number} CACHED$", output, re.M)) for number in steps), len(steps)
+
+
+@pytest.mark.parametrize("kind", ["inline", "min", "max", "local"])
+@pytest.mark.parametrize("first", ["buildkit", "inlay"])
+def test_all_steps_are_cached(
+    daemon: Daemon, docker_registry: RunningRegistry, context: Path, tmp_path: Path, kind: str, first: str
+) -> None:
+    repository = f"{docker_registry.host}/interop/{kind}-{first}"
+    folder = tmp_path / "cache"
+    export = {"inline": "type=inline", "local": f"type=local,dest={folder},mode=max"}.get(
+        kind, f"type=registry,ref={repository}:cache,mode={kind}"
+    )
+    source = {"inline": f"type=registry,ref={repository}:one", "local": f"type=local,src={folder}"}.get(
+        kind, f"type=registry,ref={repository}:cache"
+    )
+
+    def buildkit(tag: str, *cache: str) -> str:
+        assert daemon.ctl("prune", "--all").returncode == 0
+        local = ("--local", f"context={context}", "--local", f"dockerfile={context}")
+        out = ("--output", f"type=image,name={repository}:{tag},push=true")
+        flags = (part.replace("--cache-to", "--export-cache").replace("--cache-from", "--import-cache") for part in cache)
+        done = daemon.ctl("build", "--progress", "plain", "--frontend", "dockerfile.v0", *local, *out, *flags)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def inlay(tag: str, *cache: str) -> str:
+        command = [sys.executable, "-m", "inlay", "build", "--root", str(tmp_path / tag), "--progress", "plain"]
+        done = subprocess.run(
+            [*command, "-t", f"{repository}:{tag}", "--push", *cache, str(context)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    builders: list[Callable[..., str]] = [buildkit, inlay] if first == "buildkit" else [inlay, buildkit]
+    builders[0]("one", "--cache-to", export)
+    hits, steps = cached(builders[1]("two", "--cache-from", source))
+    assert steps >= 8
+    assert hits == steps
