@@ -1,17 +1,22 @@
-"""Fixtures that several packages' tests share: real registries on free loopback ports."""
+"""Fixtures that several packages' tests share: real registries on free loopback ports, a base image in one."""
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from running import Outcome, run_inlay
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 USER, PASSWORD = "builder", "s3cret-word"
@@ -85,3 +90,57 @@ def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
     (folder / "htpasswd").write_text(_HTPASSWD)
     auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
     yield from run_registry(folder, auth)
+
+
+@pytest.fixture
+def inlay() -> Callable[..., Outcome]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    return run_inlay
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system of busybox, as a tar."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed (Debian package busybox-static)")
+    path = tmp_path_factory.mktemp("base") / "rootfs.tar"
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    with tarfile.open(path, "w") as tar:
+        for name in ("bin", "etc", "tmp", "root"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            tar.addfile(member)
+        tar.add(busybox, "bin/busybox")
+        for applet in applets:
+            if applet != "busybox":
+                member = tarfile.TarInfo(f"bin/{applet}")
+                member.type, member.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(member)
+        for name, text in (
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"),
+            ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def base(rootfs: Path, docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The reference of a base image in the registry, built by inlay itself."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    folder = rootfs.parent
+    (folder / "Dockerfile").write_text(
+        'FROM scratch\nADD rootfs.tar /\nENV PATH=/usr/sbin:/usr/bin:/sbin:/bin\nCMD ["/bin/sh"]\n'
+    )
+    reference = f"{docker_registry.host}/base:1"
+    root = tmp_path_factory.mktemp("base-store")
+    done = run_inlay(
+        "build", "--root", str(root), "--progress", "plain", "-t", reference, "--push", str(folder)
+    )
+    assert done.code == 0, done.err
+    return reference

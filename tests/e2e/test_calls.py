@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from conftest import run_inlay
+from running import run_inlay
 
 if TYPE_CHECKING:
     from pathlib import Path

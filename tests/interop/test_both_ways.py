@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.interop, pytest.mark.root]
 
+_BUILDCTL_FLAGS = {"--cache-to": "--export-cache", "--cache-from": "--import-cache"}
 STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(?:RUN|COPY|ADD|WORKDIR|LINK)", re.M)
 DOCKERFILE = """FROM @BASE@ AS build
 WORKDIR /src
@@ -63,9 +64,7 @@ class Daemon:
 
 
 @pytest.fixture(scope="session")
-def daemon(
-    docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Daemon]:
+def daemon(docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     if not shutil.which("buildkitd") or not shutil.which("buildctl"):
         pytest.skip("buildkitd and buildctl are not on PATH")
     running = Daemon(tmp_path_factory.mktemp("buildkit"), docker_registry.host)
@@ -109,13 +108,25 @@ def test_all_steps_are_cached(
         assert daemon.ctl("prune", "--all").returncode == 0
         local = ("--local", f"context={context}", "--local", f"dockerfile={context}")
         out = ("--output", f"type=image,name={repository}:{tag},push=true")
-        flags = (part.replace("--cache-to", "--export-cache").replace("--cache-from", "--import-cache") for part in cache)
+        flags = (
+            part.replace("--cache-to", "--export-cache").replace("--cache-from", "--import-cache")
+            for part in cache
+        )
         done = daemon.ctl("build", "--progress", "plain", "--frontend", "dockerfile.v0", *local, *out, *flags)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
     def inlay(tag: str, *cache: str) -> str:
-        command = [sys.executable, "-m", "inlay", "build", "--root", str(tmp_path / tag), "--progress", "plain"]
+        command = [
+            sys.executable,
+            "-m",
+            "inlay",
+            "build",
+            "--root",
+            str(tmp_path / tag),
+            "--progress",
+            "plain",
+        ]
         done = subprocess.run(
             [*command, "-t", f"{repository}:{tag}", "--push", *cache, str(context)],
             capture_output=True,
