@@ -215,3 +215,12 @@ def test_pruned_walks_find_what_the_patterns_say(
     assert what_is_in(root, include_patterns=includes, exclude_patterns=excludes) == by_definition(
         paths, includes, excludes
     )
+
+
+def test_what_cannot_be_read_is_named_with_advice(tmp_path: Path) -> None:
+    make(tmp_path, "f")
+    with LocalContext(str(tmp_path)) as context:
+        error = context.unreadable("/f", PermissionError(13, "Permission denied"))
+    assert str(error) == (
+        "cannot read /f of the build context: permission denied; make it readable, or exclude it by .dockerignore"
+    )

@@ -20,7 +20,7 @@ from inlay.actions.entries import (
     PlannedEntry,
     plan_folders,
 )
-from inlay.archive.tree import Entry, shown, unreadable
+from inlay.archive.tree import Entry, shown
 from inlay.archive.walking import has_exceptions, may_match_below
 from inlay.errors import SolveError
 from inlay.patterns import PatternMatcher, clean
@@ -214,7 +214,7 @@ class _Copier:
             else:
                 yield self._node(stat, entry._replace(xattrs=self._source.xattrs(folder, name)))
         except OSError as error:
-            raise unreadable(f"{folder.path}/{name}", error) from error
+            raise self._source.unreadable(f"{folder.path}/{name}", error) from error
 
     def _file(
         self, folder: Folder, name: str, stat: os.stat_result, entry: PlannedEntry

@@ -10,7 +10,7 @@ import os
 import stat as mode_bits
 from typing import TYPE_CHECKING, NamedTuple
 
-from inlay.archive.tree import shown, unreadable
+from inlay.archive.tree import reason, shown
 from inlay.archive.treedigest import folder_digest, leaf_digest, not_found, tree_digest
 from inlay.archive.walking import has_exceptions, leads_on, may_match_below, split_wildcards
 from inlay.digest import EMPTY, Digest
@@ -33,7 +33,9 @@ def content_digest(tree: Tree | None, selectors: Sequence[ContentSelector]) -> D
     try:
         return Digest.of("\0".join([selected_digest(tree, selector) for selector in selectors]))
     except OSError as error:
-        raise unreadable(os.fsdecode(error.filename or ""), error) from error
+        raise SourceError(
+            f"cannot read {shown(os.fsdecode(error.filename or ''))}: {reason(error)}"
+        ) from error
 
 
 def selected_digest(tree: Tree | None, selector: ContentSelector) -> str:

@@ -169,7 +169,7 @@ class Tree:
         try:
             return Folder(os.open(name, _FOLDER, dir_fd=folder.fd), path, state)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise self.unreadable(path, error) from error
 
     def enter_place(self, place: Place) -> Folder:
         """Open the folder that is at `place`."""
@@ -182,7 +182,7 @@ class Tree:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise unreadable(f"{folder.path}/{name}", error) from error
+            raise self.unreadable(f"{folder.path}/{name}", error) from error
 
     def entries(self, folder: Folder) -> list[Entry]:
         """All that is in `folder`, in the order of the names' bytes."""
@@ -217,6 +217,10 @@ class Tree:
         if len(data) > limit:
             raise SourceError(f'"{shown(path)}" exceeds {limit} bytes')
         return os.fsdecode(data)
+
+    def unreadable(self, path: str, error: OSError) -> SourceError:
+        """The error for a path that cannot be read."""
+        return SourceError(f"cannot read {shown(path)}: {reason(error)}")
 
     def target(self, folder: Folder, name: str) -> str:
         """The text of the link `name`."""
@@ -341,10 +345,6 @@ def in_order(entries: list[Entry]) -> list[Entry]:
 
 def _name(entry: Entry) -> str:
     return entry[0]
-
-
-def unreadable(path: str, error: OSError) -> SourceError:
-    return SourceError(f"cannot read {shown(path)}: {reason(error)}")
 
 
 def reason(error: OSError) -> str:

@@ -15,7 +15,7 @@ from hashlib import sha256
 from time import time_ns
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from inlay.archive.tree import shown, unreadable
+from inlay.archive.tree import shown
 from inlay.digest import EMPTY
 from inlay.errors import SourceError
 
@@ -162,7 +162,7 @@ class _Digester:
         try:
             digest = self._leaf(folder, name, stat)
         except OSError as error:
-            raise unreadable(f"{folder.path}/{name}", error) from error
+            raise self._tree.unreadable(f"{folder.path}/{name}", error) from error
         if isinstance(digest, _File):
             self._late.append((stat, digest, started))
         elif memory:
@@ -197,9 +197,10 @@ def _special_header(tree: Tree, folder: Folder, name: str, stat: os.stat_result)
 class _File:
     """An open file with data, which is read once, now or on another thread."""
 
-    __slots__ = ("_digest", "_error", "_fd", "_hash", "_path", "_size")
+    __slots__ = ("_digest", "_error", "_fd", "_hash", "_path", "_size", "_tree")
 
     def __init__(self, tree: Tree, folder: Folder, name: str, stat: os.stat_result) -> None:
+        self._tree = tree
         self._path = f"{folder.path}/{name}"
         self._size = stat.st_size
         self._digest = ""
@@ -229,7 +230,7 @@ class _File:
         try:
             self._digest = self.read(buffer)
         except OSError as error:
-            self._error = unreadable(self._path, error)
+            self._error = self._tree.unreadable(self._path, error)
         except Exception as error:
             self._error = error
 

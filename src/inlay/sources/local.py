@@ -8,6 +8,7 @@ BuildKit: session/filesync, vendor/github.com/tonistiigi/fsutil/{fs,filter,follo
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as mode_bits
 from typing import TYPE_CHECKING, cast
@@ -67,6 +68,10 @@ class LocalContext(Tree):
     def xattrs_of(self, at: int | str) -> dict[str, bytes]:
         found = super().xattrs_of(at)
         return {name: found[name] for name in found if not name.startswith("com.apple.")} if found else found
+
+    def unreadable(self, path: str, error: OSError) -> SourceError:
+        advice = "; make it readable, or exclude it by .dockerignore" if error.errno == errno.EACCES else ""
+        return SourceError(f"cannot read {shown(path)} of the build context: {reason(error)}{advice}")
 
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
         path = f"{folder.path}/{name}"
