@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from inlay.dockerfile.shell import Expansion
     from inlay.platform import Platform
 
+_MOST_ROUNDS = 100
+"""How often ONBUILD may bring images whose ONBUILD brings further images."""
 _COUNTED = (ins.Run, ins.Copy, ins.Add, ins.Workdir)
 _COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora")
 
@@ -149,7 +151,7 @@ def _ignores_cache(no_cache: tuple[str, ...] | None, name: str) -> bool:
 
 def resolve_bases(conversion: Conversion) -> set[StageBuild]:
     """Look up the bases of all stages that the target needs, until ONBUILD brings no new ones."""
-    while True:
+    for _ in range(_MOST_ROUNDS):
         needed = reachable(conversion.target_stage)
         unresolved = [stage for stage in conversion.stages.stages if _is_unresolved(stage)]
         wanted = [stage for stage in unresolved if conversion.options.all_stages or stage in needed]
@@ -161,6 +163,8 @@ def resolve_bases(conversion: Conversion) -> set[StageBuild]:
         needs_more = [_add_triggers(conversion, stage) for stage in order]
         if not any(needs_more):
             return needed
+    # BuildKit goes on for ever.
+    raise DockerfileError("ONBUILD of an image needs an image with the same ONBUILD, and so on")
 
 
 def requests(conversion: Conversion) -> Iterator[ImageRequest]:
