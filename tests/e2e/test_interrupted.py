@@ -33,22 +33,9 @@ def sleeper(tmp_path: Path, base: str) -> Path:
 
 def start(context: Path, store: Path, runtime: str) -> subprocess.Popen[bytes]:
     """Start a build and wait until its last step runs."""
+    command = [sys.executable, "-m", "inlay", "build", "--root", str(store), "--runtime", runtime]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "inlay",
-            "build",
-            "--root",
-            str(store),
-            "--runtime",
-            runtime,
-            "--progress",
-            "plain",
-            "-t",
-            "never",
-            str(context),
-        ],
+        [*command, "--progress", "plain", "-t", "never", str(context)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
