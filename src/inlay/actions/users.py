@@ -26,21 +26,16 @@ class UserIds(NamedTuple):
 def find_user(root: Tree, text: str) -> UserIds:
     """Resolve `text` (`""`, `name`, `uid`, `name:group`, …) in the tree `root`. Raises `SolveError`."""
     user, separator, group = text.partition(":")
-    if user.isdecimal() and (not separator or group.isdecimal()):
-        uid, gid = int(user), int(group or 0)
-        return UserIds(uid, gid, _groups_of_id(root, uid) if not separator else ())
-    entry = _passwd_entry(root, user or "0")
+    user = user or "0"
+    if user.isdecimal() and group.isdecimal():
+        return UserIds(int(user), int(group), ())
+    entry = _passwd_entry(root, user)
     if entry is None and not user.isdecimal():
         raise SolveError(f"unable to find user {user}: no matching entries in passwd file")
     name, uid, primary = entry if entry is not None else ("", int(user), 0)
     if separator:
         return UserIds(uid, _group_id(root, group), ())
     return UserIds(uid, primary, _groups_of(root, name))
-
-
-def _groups_of_id(root: Tree, uid: int) -> tuple[int, ...]:
-    entry = _passwd_entry(root, str(uid))
-    return _groups_of(root, entry[0]) if entry else ()
 
 
 def _passwd_entry(root: Tree, user: str) -> tuple[str, int, int] | None:
