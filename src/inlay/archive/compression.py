@@ -518,5 +518,5 @@ class ReadAhead:
             except BaseException as failure:  # belongs to whoever reads
                 error = failure
             self._full.put((block, size, error))
-            if error is not None or size < len(block):
+            if error is not None or not size:
                 return
