@@ -8,9 +8,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
-from inlay.dockerfile.convert import convert
 from inlay.dockerfile.directives import detect_syntax
-from inlay.dockerfile.lint import Linter
+from inlay.dockerfile.frontend import convert
+from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.options import ConvertOptions
 from inlay.dockerfile.report import lint
 from inlay.dockerfile.resolver import ImageRequest, ResolvedImage, Resolver
@@ -23,7 +23,7 @@ from vectors.surroundings import dockerfile_of
 
 if TYPE_CHECKING:
     from inlay.dockerfile.conversion import Result
-    from inlay.dockerfile.lint import LintWarning
+    from inlay.dockerfile.linter import LintWarning
     from vectors import Pair
     from vectors.surroundings import Surroundings
 

@@ -75,8 +75,8 @@ class Frontend:
 
     def convert(self) -> Sequence[Converted]:
         """Read and convert the Dockerfile; blocks while base images are looked up."""
-        from inlay.dockerfile.convert import convert
-        from inlay.dockerfile.excerpt import excerpt
+        from inlay.dockerfile.excerpts import excerpt
+        from inlay.dockerfile.frontend import convert
 
         text, options = self.read()
         try:
@@ -94,7 +94,7 @@ class Frontend:
 
     def excerpt(self, location: Location | None) -> str:
         """The lines of the Dockerfile around `location`, ready to print."""
-        from inlay.dockerfile.excerpt import excerpt
+        from inlay.dockerfile.excerpts import excerpt
 
         text = excerpt(self.dockerfile, location)
         return f"{text}\n" if text else ""

@@ -11,7 +11,7 @@ from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.contexts import find_named_context
 from inlay.dockerfile.drafts import SourceDraft
 from inlay.dockerfile.image import Image
-from inlay.dockerfile.lint import Linter
+from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.parser import parse
 from inlay.dockerfile.resolver import ImageRequest
 from inlay.dockerfile.scope import step_name
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from inlay.dockerfile.conversion import Conversion
     from inlay.dockerfile.instructions import Instruction, Stage
-    from inlay.dockerfile.lint import Linter as LinterType
-    from inlay.dockerfile.outline import OutlineArg
+    from inlay.dockerfile.linter import Linter as LinterType
+    from inlay.dockerfile.outlines import OutlineArg
     from inlay.dockerfile.resolver import ResolvedImage
     from inlay.dockerfile.shell import Expansion
     from inlay.platform import Platform

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.dockerfile.outline import OutlineArg
+from inlay.dockerfile.outlines import OutlineArg
 from inlay.errors import DockerfileError, UsageError
 from inlay.llb.ops import ProxyEnv
 from inlay.platform import format_platform
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from inlay.dockerfile.instructions import Arg, Stage
-    from inlay.dockerfile.lint import Linter
+    from inlay.dockerfile.linter import Linter
     from inlay.dockerfile.shell import Lexer
     from inlay.platform import Platform
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inlay.dockerfile.instructions import Stage
-    from inlay.dockerfile.lint import Linter
+    from inlay.dockerfile.linter import Linter
     from inlay.errors import Location
 
 _RESERVED = ("context", "scratch")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from inlay.dockerfile.copy import read_owner
 from inlay.dockerfile.drafts import FileDraft
 from inlay.dockerfile.literals import format_duration, is_signal
-from inlay.dockerfile.outline import OutlineArg
+from inlay.dockerfile.outlines import OutlineArg
 from inlay.dockerfile.paths import is_absolute, normalise_workdir, to_slash
 from inlay.dockerfile.run import with_shell
 from inlay.dockerfile.scope import NOT_IN_ENV

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from inlay.dockerfile.drafts import Draft
     from inlay.dockerfile.image import Image
     from inlay.dockerfile.instructions import Arg, Stage
-    from inlay.dockerfile.lint import Linter
+    from inlay.dockerfile.linter import Linter
     from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import ImageRequest, Resolver
     from inlay.dockerfile.stages import StageBuild, Step

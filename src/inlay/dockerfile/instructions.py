@@ -21,7 +21,7 @@ from inlay.gotext import SPACE, quote
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from inlay.dockerfile.lint import Linter
+    from inlay.dockerfile.linter import Linter
     from inlay.dockerfile.parser import Heredoc, Node, ParseResult
 
 

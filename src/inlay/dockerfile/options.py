@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from inlay.dockerfile.lint import LintOptions
+from inlay.dockerfile.linter import LintOptions
 from inlay.dockerfile.literals import (
     check_cpuset,
     parse_bool,

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion
-from inlay.dockerfile.convert import read_source
-from inlay.dockerfile.excerpt import excerpt
+from inlay.dockerfile.excerpts import excerpt
+from inlay.dockerfile.frontend import read_source
 from inlay.dockerfile.instructions import read_stages
-from inlay.dockerfile.lint import Linter
+from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inlay.dockerfile.lint import LintWarning
+    from inlay.dockerfile.linter import LintWarning
     from inlay.dockerfile.options import ConvertOptions
-    from inlay.dockerfile.outline import OutlineArg
+    from inlay.dockerfile.outlines import OutlineArg
     from inlay.dockerfile.resolver import Resolver
     from inlay.dockerfile.stages import StageBuild
     from inlay.errors import Location

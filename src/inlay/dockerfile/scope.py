@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inlay.dockerfile.conversion import Conversion
-    from inlay.dockerfile.lint import Linter
+    from inlay.dockerfile.linter import Linter
     from inlay.dockerfile.shell import Lexer
     from inlay.dockerfile.stages import StageBuild, Step
     from inlay.errors import Location

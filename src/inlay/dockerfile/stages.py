@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.dockerfile import instructions as ins
-from inlay.dockerfile.outline import Outline
+from inlay.dockerfile.outlines import Outline
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError

@@ -8,9 +8,9 @@ from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion, Result, Source
 from inlay.dockerfile.directives import find_directive
-from inlay.dockerfile.excerpt import excerpt as excerpt
+from inlay.dockerfile.excerpts import excerpt as excerpt
 from inlay.dockerfile.instructions import read_stages
-from inlay.dockerfile.lint import Linter, LintOptions, LintWarning
+from inlay.dockerfile.linter import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError, Location
 
