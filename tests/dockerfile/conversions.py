@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from inlay.digest import Digest
-from inlay.dockerfile.convert import Converted, convert
+from inlay.dockerfile.frontend import Converted, convert
 from inlay.dockerfile.options import ConvertOptions
 from inlay.dockerfile.resolver import ImageRequest, ResolvedImage, Resolver
 from inlay.errors import NotFound

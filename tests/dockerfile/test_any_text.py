@@ -13,7 +13,7 @@ from conversions import AMD64, FakeImages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.dockerfile.convert import convert
+from inlay.dockerfile.frontend import convert
 from inlay.dockerfile.options import ConvertOptions
 from inlay.errors import DockerfileError
 

@@ -8,8 +8,8 @@ import pytest
 from conversions import AMD64, FakeImages, converted, history
 
 from inlay.dockerfile.contexts import LocalSource
-from inlay.dockerfile.convert import convert
-from inlay.dockerfile.lint import Linter
+from inlay.dockerfile.frontend import convert
+from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.options import ConvertOptions
 from inlay.errors import DockerfileError, NotFound, UsageError
 from inlay.llb.ops import ExecOp, SourceOp
