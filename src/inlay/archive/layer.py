@@ -415,16 +415,28 @@ class _Unpacker:
         self._folders[path] = 0
 
     def _finish_folders(self) -> None:
+        self._forget_parent()
         for path, mtime_ns in self._folders.items():
-            folder, _, name = path.rpartition(b"/")
+            parent, _, name = path.rpartition(b"/")
             try:
-                self._enter(folder)
-                if stat.S_ISDIR(os.lstat(name or b".", dir_fd=self._parent).st_mode):
-                    os.utime(
-                        name or b".", ns=(mtime_ns, mtime_ns), dir_fd=self._parent, follow_symlinks=False
-                    )
-            except FileNotFoundError:
-                continue  # a later entry has replaced it
+                fd = open_folder(self._root, parent)
+            except (FileNotFoundError, NotADirectoryError):
+                self.implied.pop(path, None)  # a later entry has replaced it
+                continue
+            try:
+                self._finish_folder(fd, name or b".", path, mtime_ns)
+            finally:
+                os.close(fd)
+
+    def _finish_folder(self, parent: int, name: bytes, path: bytes, mtime_ns: int) -> None:
+        try:
+            is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
+        except FileNotFoundError:
+            is_folder = False
+        if is_folder:
+            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+        else:
+            self.implied.pop(path, None)
 
 
 class _LayerUnpacker(_Unpacker):
