@@ -211,7 +211,10 @@ def test_the_busybox_base_holds_what_its_archive_holds(busybox: tuple[str, Path]
     image = pull(reference, tmp_path / "pulled")
     assert tree_on_disk(image.rootfs) == tree_in_tar(archive)
     assert image.config["config"]["Cmd"] == ["/bin/sh"]
-    assert run_image(image, "echo $PATH; ls /home") == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+    assert (
+        run_image(image, "echo $PATH; ls /home")
+        == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+    )
 
 
 def test_the_service_serves_the_pages_that_its_first_stage_made(
@@ -241,7 +244,11 @@ def test_the_service_serves_the_pages_that_its_first_stage_made(
     assert (image.rootfs / "etc/group").read_text().endswith("web:x:1000:\n")
 
     config = image.config["config"]
-    assert (config["User"], config["WorkingDir"], config["ExposedPorts"]) == ("web", "/srv/www", {"8080/tcp": {}})
+    assert (config["User"], config["WorkingDir"], config["ExposedPorts"]) == (
+        "web",
+        "/srv/www",
+        {"8080/tcp": {}},
+    )
     fetch = "wget -qO- http://127.0.0.1:8080/ 2>/dev/null"
     served = run_image(
         image, f'"$@" & n=0; until {fetch}; do n=$((n+1)); [ $n -lt 50 ]; usleep 100000; done; id -u; kill $!'
