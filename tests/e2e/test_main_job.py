@@ -94,6 +94,25 @@ def test_a_fresh_machine_finds_every_step_in_the_image(
     assert len(history) == len(manifest["layers"])
 
 
+def test_equal_layers_keep_their_times_and_the_image_its_digest(
+    inlay: Callable[..., Any], context: Path, base: str, tmp_path: Path
+) -> None:
+    (context / "Dockerfile").write_text(f"FROM {base}\nRUN true\nRUN sleep 0.01\nRUN true && true\n")
+    layout = tmp_path / "layout"
+    build = ("build", "--progress", "plain", "--cache-to", "type=inline")
+    out = f"type=oci,dest={layout},tar=false,name=app"
+    first = inlay(*build, "--root", str(tmp_path / "1"), "-o", out, str(context))
+    again = (
+        "--cache-from",
+        f"type=oci-layout,src={layout}",
+        "-o",
+        f"type=oci,dest={tmp_path}/again,tar=false",
+    )
+    second = inlay(*build, "--root", str(tmp_path / "2"), *again, str(context))
+    assert second.cached == 3, second.err
+    assert first.err.splitlines()[-1].split(" · ")[0] == second.err.splitlines()[-1].split(" · ")[0]
+
+
 def test_asked_for_no_cache_the_config_holds_none(
     inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inlay.digest import Digest
@@ -19,7 +20,7 @@ from inlay.solver.keys import Chain, RecordNode
 from inlay.timestamp import parse_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from inlay.oci.descriptor import Descriptor
     from inlay.solver.keys import RecordGraph
@@ -271,8 +272,11 @@ def _time(fields: dict[str, Any]) -> str:
 # -- to a record graph -----------------------------------------------------------------------------------
 
 
-def graph_of(config: CacheConfig, blobs: Mapping[str, Descriptor], provider: object) -> RecordGraph:
-    """Resolve the numbers in `config`.
+def graph_of(
+    config: CacheConfig, blobs: Mapping[str, Descriptor] | Sequence[Descriptor], provider: object
+) -> RecordGraph:
+    """Resolve the numbers in `config`. `blobs` are by digest, or one for each layer of `config`: then equal
+    blobs keep the times that each of them has.
 
     A result with a layer that is not in `blobs` is left out; its record stays. `provider` is where the
     blobs are. Raises `CacheError` where records or layers lead back to themselves.
@@ -319,9 +323,14 @@ class _Chains:
     """The chains of a config's layers; they share what they have in common."""
 
     def __init__(
-        self, layers: Sequence[CacheLayer], blobs: Mapping[str, Descriptor], provider: object
+        self,
+        layers: Sequence[CacheLayer],
+        blobs: Mapping[str, Descriptor] | Sequence[Descriptor],
+        provider: object,
     ) -> None:
-        self._descriptors = [blobs.get(layer.blob) for layer in layers]
+        self._descriptors: list[Descriptor | None] = (
+            [blobs.get(layer.blob) for layer in layers] if isinstance(blobs, Mapping) else list(blobs)
+        )
         self._provider = provider
         self._made: dict[tuple[int, str], Chain] = {}
         self.standing: list[Chain | None] = [None] * len(layers)

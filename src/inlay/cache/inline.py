@@ -109,9 +109,8 @@ def import_inline(
         warn("an inline cache is not used: its image's config and manifest have not as many layers")
         return None
     parsed = parse_records(raw, [str(layer.digest) for layer in layers])
-    # Where a blob occurs more than once the last one's times stand for all, as in BuildKit.
-    blobs = {str(layer.digest): layer for layer in _annotated(config, layers)}
-    return graph_of(parsed, blobs, provider)
+    # BuildKit gives equal blobs the times of the last one, and its image changes; here each keeps its own.
+    return graph_of(parsed, _annotated(config, layers), provider)
 
 
 def _annotated(config: ImageConfig, layers: Sequence[Descriptor]) -> list[Descriptor]:
