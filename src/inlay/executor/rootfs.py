@@ -84,20 +84,23 @@ def home_of(root_fd: int, uid: int) -> str:
 def mount_points(root_fd: int, targets: Iterable[str]) -> Iterator[None]:
     """Take out again, after the body, the empty files and folders that mounting on `targets` leaves.
 
-    Only the last component of a target is removed, and the times of its folder are kept, as BuildKit does
-    (executor/stubs.go).
+    Folders on the way that were missing go too, where nothing else is in them by then, and the times of the
+    folders that stay are kept, as BuildKit does for Dockerfiles (executor/stubs.go, recursive).
     """
-    missing = [
-        path
-        for path in dict.fromkeys(resolve(root_fd, target) for target in targets)
-        if not _exists(root_fd, path)
-    ]
+    missing = [path for target in targets for path in _missing_parts(root_fd, resolve(root_fd, target))]
     try:
         yield
     finally:
         for path in missing:
             with contextlib.suppress(OSError):
                 _remove_stub(root_fd, resolve(root_fd, path))
+
+
+def _missing_parts(root_fd: int, path: str) -> Iterator[str]:
+    """`path` and the folders above it that do not exist, the deepest first."""
+    while path not in ("", ".") and not _exists(root_fd, path):
+        yield path
+        path = os.path.dirname(path)
 
 
 def _exists(root_fd: int, path: str) -> bool:
