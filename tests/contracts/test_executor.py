@@ -469,7 +469,7 @@ def test_mount_points_are_taken_out_again(executor: Executor, rootfs: int, tmp_p
     mounts = (Bind("/opt/deep/file", str(tmp_path / "file")), Tmpfs("/cache"))
     shell(executor, rootfs, "touch /made", mounts=mounts)
     left = sorted(str(path.relative_to(tmp_path / "upper")) for path in (tmp_path / "upper").rglob("*"))
-    assert left == ["dev", "etc", "made", "opt", "opt/deep", "proc", "sys"]  # as BuildKit leaves them
+    assert left == ["dev", "etc", "made", "proc", "sys"]  # as BuildKit leaves them
 
 
 def test_mount_point_that_was_there_stays(executor: Executor, rootfs: int, tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def make_folder(root_fd: int, path: str, uid: int, gid: int) -> None:
         os.chown(made, uid, gid, dir_fd=root_fd)
 
 
+def make_mount_folders(root_fd: int) -> None:
+    """Make what `/proc`, `/sys` and `/dev` are mounted on, where it is missing. It stays in the layer, as with
+    BuildKit; runtimes would make it too, each with a mode of its own."""
+    for name in ("dev", "proc", "sys"):
+        with contextlib.suppress(OSError):
+            os.mkdir(name, 0o755, dir_fd=root_fd)
+            os.chmod(name, 0o755, dir_fd=root_fd)
+
+
 def home_of(root_fd: int, uid: int) -> str:
     """The home folder that the image's /etc/passwd gives `uid`; `/` where it does not say."""
     try:

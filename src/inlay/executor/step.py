@@ -44,6 +44,7 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
         stack.callback(os.close, etc)
         mounts = _all_mounts(spec, etc)
         stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
+        rootfs.make_mount_folders(root_fd)
         rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
         fds: list[int] = []
         yield Step(
