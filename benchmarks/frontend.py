@@ -12,8 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from vectors import KINDS  # noqa: E402
 from vectors.surroundings import Surroundings  # noqa: E402
+
+from vectors import KINDS  # noqa: E402
 
 RUNS = 5
 
