@@ -1,17 +1,13 @@
-"""Arguments → `BuildRequest`; errors → one sentence and an exit code.
-
-Exit codes: 0 done · 1 the build failed · 2 wrong usage · 3 `--require-cached` and something would have
-to run · 130 interrupted.
-"""
+"""`inlay build`: arguments → `BuildRequest`, and what is said of the result."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from inlay.errors import InlayError, UsageError
+from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
+from inlay.errors import UsageError
 from inlay.request import (
     BuildRequest,
     Option,
@@ -25,61 +21,22 @@ from inlay.request import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
+    from collections.abc import Callable
 
     from inlay.progress.events import Event
 
-EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
 
-
-def run(argv: Sequence[str]) -> int:
-    """Do what `argv` (without the program's name) asks; return the exit code."""
-    arguments = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.command
-    try:
-        return command(arguments)
-    except UsageError as error:
-        sys.stderr.write(f"inlay: {error}\n")
-        return EXIT_USAGE
-    except InlayError as error:
-        excerpt = getattr(error, "excerpt", "")
-        sys.stderr.write(f"{excerpt}inlay: {error}\n")
-        return EXIT_FAILED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="inlay",
-        description="Build container images without a daemon; the build cache travels in the image.",
-    )
-    parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_build(commands.add_parser("build", help="build an image from a Dockerfile", description=_BUILD))
-    debug = commands.add_parser("debug", help="look inside").add_subparsers(required=True, metavar="WHAT")
-    llb = debug.add_parser("llb", help="print the LLB that a Dockerfile becomes")
-    _add_build(llb)
-    llb.add_argument("--raw", action="store_true", help="as buildctl build reads it, rather than JSON")
-    llb.set_defaults(command=_debug_llb)
-    return parser
-
-
-_BUILD = "Build the image that PATH/Dockerfile describes."
-
-
-class _Version(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from inlay import __version__
-
-        print(f"inlay {__version__}")
-        parser.exit()
-
-
-def _add_build(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def add(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments of `inlay build`."""
+    parser.description = "Build the image that PATH/Dockerfile describes."
+    add_arguments(parser)
     parser.set_defaults(command=_build)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that make a `BuildRequest` (see `request_of`)."""
+    add = parser.add_argument
     add("context", metavar="PATH", help="build context: a folder, a git or http URL, or - for a tar on stdin")
     add("-f", "--file", default="", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
     add("-t", "--tag", action="append", default=[], help="name the image NAME[:TAG]; may be repeated")
@@ -241,13 +198,6 @@ def _build(arguments: argparse.Namespace) -> int:
         from inlay.progress.summary import last_line
 
         sys.stderr.write(last_line(result) + "\n")
-    return 0
-
-
-def _debug_llb(arguments: argparse.Namespace) -> int:
-    from inlay.calls import dump_llb
-
-    sys.stdout.buffer.write(dump_llb(request_of(arguments), raw=arguments.raw))
     return 0
 
 

@@ -1,0 +1,67 @@
+"""The command line: arguments → a call; errors → one sentence and an exit code.
+
+Exit codes: 0 done · 1 it failed · 2 wrong usage · 3 `--require-cached` and something would have to run ·
+130 interrupted. Each command has a module of its own, imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from inlay.errors import InlayError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
+
+_COMMANDS = {
+    "build": ("inlay.cli.build", "build an image from a Dockerfile"),
+    "debug": ("inlay.cli.debug", "look inside"),
+}
+"""Of each command the module whose `add` gives a parser its arguments, and what it does."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what `argv` (without the program's name) asks; return the exit code."""
+    arguments = _parser(argv).parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"inlay: {error}\n")
+        return EXIT_USAGE
+    except InlayError as error:
+        excerpt = getattr(error, "excerpt", "")
+        sys.stderr.write(f"{excerpt}inlay: {error}\n")
+        return EXIT_FAILED
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for `argv`: it knows the names of all commands, and the arguments of the one in `argv`."""
+    parser = argparse.ArgumentParser(
+        prog="inlay",
+        description="Build container images without a daemon; the build cache travels in the image.",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    wanted = next((argument for argument in argv if not argument.startswith("-")), "")
+    for name, (module, purpose) in _COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name == wanted:
+            import_module(module).add(command)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from inlay import __version__
+
+        print(f"inlay {__version__}")
+        parser.exit()
