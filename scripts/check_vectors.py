@@ -63,7 +63,7 @@ def compare(path: Path) -> Iterator[tuple[str, Pair]]:
     if path.is_dir():
         for marker, folder_kind in FOLDERS.items():
             if (path / marker).exists():
-                yield from folder_kind(path)
+                yield from attempt_all(folder_kind(path))
         return
     kind, around = KINDS[kind_of(path)], Surroundings(path)
     for number, record in enumerate(read_records(path), 1):
@@ -77,6 +77,14 @@ def attempt(kind: Kind, record: dict[str, Any], around: Surroundings) -> Pair:
     except Exception as error:
         return record, f"{type(error).__name__}: {error}"
     return pair
+
+
+def attempt_all(pairs: Iterator[tuple[str, Pair]]) -> Iterator[tuple[str, Pair]]:
+    """The pairs of a case; an exception is a difference, and the last one."""
+    try:
+        yield from pairs
+    except Exception as error:
+        yield "what follows", ("no error", f"{type(error).__name__}: {error}")
 
 
 def report(path: Path, pairs: Iterable[tuple[str, Pair]]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,3 +34,34 @@ def test_a_difference_is_shown_by_its_place_and_fails(
 def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     assert check_vectors.main([str(tmp_path)]) == 2
+
+
+CASES = ROOT / "tests/vectors/cache"
+
+
+def test_a_case_is_compared_op_by_op_and_tree_by_tree() -> None:
+    names = [name for name, _ in check_vectors.compare(CASES / "c25-scratch")]
+    assert "c25-scratch [stage-1 2/5] COPY dir /d1" in names
+    if os.geteuid() == 0:
+        assert "c25-scratch [stage-1 2/5] COPY dir /d1, content" in names
+    assert {"c25-scratch max cold", "c25-scratch inline warm"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("file", "recorded", "changed"),
+    [
+        ("keys.json", '"selector": "sha256:8a5', '"selector": "sha256:9a5'),
+        ("keys.json", '"contentDigest": "sha256:', '"contentDigest": "sha256:0'),
+        ("cacheconfig.json", '\\"records\\":[', '\\"records\\":[ '),
+        ("llb.json", '"raw": "', '"raw": "////'),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: trees with foreign owners")
+def test_a_case_that_was_tampered_with_differs(
+    tmp_path: Path, file: str, recorded: str, changed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = shutil.copytree(CASES / "c25-scratch", tmp_path / "c25-scratch")
+    text = (case / file).read_text()
+    assert recorded in text
+    (case / file).write_text(text.replace(recorded, changed))
+    assert check_vectors.main([str(case)]) == 1, capsys.readouterr().out

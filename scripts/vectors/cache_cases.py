@@ -27,6 +27,7 @@ from inlay.solver.index import CacheIndex
 from inlay.solver.keys import CacheInput, CacheMap
 from inlay.solver.solver import Solver
 from inlay.solver.vertex import Edge
+from vectors import cache_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,5 +189,6 @@ def exports(case: Case, _around: object) -> Pair:
 
 
 def folder(path: Path) -> Iterator[tuple[str, Pair]]:
-    """The kind of a case's folder."""
+    """The kind of a case's folder: keys and content first, then what is made of them."""
+    yield from cache_keys.folder(path)
     yield from compare(read_case(str(path)))
