@@ -428,18 +428,6 @@ def test_require_cached_runs_nothing_and_says_what_would_run() -> None:
     assert b.runs == []
 
 
-def test_a_search_tells_what_each_input_matched() -> None:
-    b = Builder()
-    b.solve(b.step("v1", "s1", "r1", b.step("a", "a", "A"), b.step("b", "b", "B"), slow=(1,)))
-    edge = b.step("v1", "s1", "r1", b.step("a", "a", "A"), b.step("b2", "b2", "C"), slow=(1,))
-    solver = b.solver()
-    tasks.run(solver.solve([edge]))
-    search = solver.search_of(edge)
-    assert search is not None
-    assert search == [True, False]
-    assert solver.content_of(edge.vertex, 1) is not None
-
-
 @pytest.mark.parametrize("length", [480, 5000])
 def test_long_chains_need_no_deep_stack(length: int) -> None:
     b = Builder()

@@ -45,6 +45,8 @@ COMMIT;
 _TARGETS = "SELECT target FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? LIMIT ?"
 _LEADS = "SELECT 1 FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? AND target = ?"
 _LINKS_TO = "SELECT source, input, digest, selector FROM link WHERE target = ?"
+_LINKS_FROM = "SELECT source, input, digest, selector, target FROM link WHERE source = ?"
+_TARGETS_OF = "SELECT DISTINCT target FROM link WHERE digest = ?"
 _RECORDS = "SELECT result, key, created FROM record WHERE key = ? ORDER BY number DESC"
 _ADD_LINK = "INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?, ?)"
 _DROP_LINK = "DELETE FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? AND target = ?"
@@ -75,6 +77,12 @@ class Database:
 
     def links_to(self, key: KeyId) -> list[Link]:
         return [Link(*row) for row in self._read(_LINKS_TO, (key,))]
+
+    def links_from(self, key: KeyId) -> list[tuple[Link, KeyId]]:
+        return [(Link(*row[:4]), row[4]) for row in self._read(_LINKS_FROM, (key,))]
+
+    def targets_of(self, digest: str) -> list[KeyId]:
+        return [row[0] for row in self._read(_TARGETS_OF, (digest,))]
 
     def records(self, key: KeyId) -> list[CacheRecord]:
         """The records of `key`, the last added first."""

@@ -1,39 +1,102 @@
-"""Why a step was not found in the cache, in a sentence."""
+"""Why a step had to run: which of its inputs, or the step itself, no cache has.
+
+Worked out after the solve from what the caches hold, keys and links, without what the solve itself added.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from inlay.solver.keys import Link, is_random, output_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from inlay.solver.solver import Solver
-    from inlay.solver.vertex import Edge, Vertex
+    from inlay.solver.vertex import Edge
 
 R = TypeVar("R")
 
+IGNORED = "ignored"
+"""The cache was not to be used for the step."""
+GONE = "gone"
+"""Its result is in a cache, and cannot be had any more."""
+BARE = "bare"
+"""A cache knows the step, but has no result of it."""
+APART = "apart"
+"""Every input is known to the step, but not all of them together."""
+NEW = "new"
+"""No cache has the step, whatever it is made on."""
+RAN = "ran"
+"""The input had to be made."""
+CONTENT = "content"
+"""No cache has the step with what the input contains."""
+SOURCE = "source"
+"""The input is a source on which no cache has anything."""
+ELSEWHERE = "elsewhere"
+"""The input is in a cache, and so is the step, but not this step on this input."""
 
-def explain(solver: Solver[R], edge: Edge[R], name_of: Callable[[Vertex[R]], str]) -> str:
-    """Say why `edge`, which `solver` had to run, matched no record. `name_of` gives vertices' names."""
+
+class Cause(NamedTuple):
+    """One reason why nothing matched: a constant of this module, of input number `input` or, where that is
+    -1, of the step as a whole. `detail` says of a result that is `GONE` what happened to it."""
+
+    kind: str
+    input: int = -1
+    detail: str = ""
+
+
+def explain(solver: Solver[R], edge: Edge[R]) -> list[Cause]:
+    """Say why `edge`, which `solver` ran or missed, matched no record."""
     vertex = edge.vertex
     if vertex.ignore_cache:
-        return "the cache was not to be used for it"
-    matched = solver.search_of(edge)
-    if matched is None:
-        return "its cached result is gone"
-    if all(matched):
-        return "its inputs are known, but it never ran on all of them together"
-    reasons = []
-    for i, below in enumerate(vertex.inputs):
-        name = name_of(below.vertex)
-        if matched[i]:
-            continue
-        if (
-            below.vertex.inputs
-            and solver.has_run(below)
-            and not solver.cache_map_of(vertex).inputs[i].content_digest
-        ):
-            reasons.append(f"it is made from {name}, which ran")
-        elif any(matched):
-            reasons.append(f"what it takes from {name} is new")
-    return "; ".join(reasons) or "the step itself is new, or all that it is made from"
+        return [Cause(IGNORED)]
+    if solver.found_keys(edge):
+        lost = solver.lost(edge)
+        return [Cause(GONE, detail=lost[0])] if lost else [Cause(BARE)]
+    step, made = step_key(solver, edge), solver.made_keys
+    causes = []
+    if not solver.index.targets_of(step) - made:
+        causes.append(Cause(NEW))
+    for i in range(len(vertex.inputs)):
+        if not solver.index.targets(_ways(solver, edge, i)) - made:
+            kind = _unmatched(solver, edge, i)
+            if not causes or causes[0].kind != NEW or kind in (RAN, SOURCE):
+                causes.append(Cause(kind, i))
+    return causes or [Cause(APART)]
+
+
+def step_key(solver: Solver[R], edge: Edge[R]) -> str:
+    """What links to `edge` have as their digest: the step, whatever it is made on."""
+    return output_key(solver.cache_map_of(edge.vertex).digests[0], edge.output)
+
+
+def steps_on(solver: Solver[R], edge: Edge[R], i: int) -> set[str]:
+    """The step keys of all that was made on input `i` of `edge` before this solve, as that input."""
+    made = solver.made_keys
+    return {
+        link.digest
+        for key in solver.keys_of(edge.vertex.inputs[i])
+        for link, target in solver.index.links_from(key)
+        if link.input == i and target not in made
+    }
+
+
+def _ways(solver: Solver[R], edge: Edge[R], i: int) -> list[Link]:
+    """The links by which input `i` could lead to a record of the step."""
+    step, selector = step_key(solver, edge), solver.cache_map_of(edge.vertex).inputs[i].selector
+    ways = [Link(key, i, step, selector) for key in solver.keys_of(edge.vertex.inputs[i])]
+    content = solver.content_of(edge.vertex, i)
+    return [*ways, Link(content, i, step)] if content else ways
+
+
+def _unmatched(solver: Solver[R], edge: Edge[R], i: int) -> str:
+    below = edge.vertex.inputs[i]
+    if solver.content_of(edge.vertex, i):
+        return CONTENT
+    if below.vertex.inputs:
+        absent = below.vertex in solver.missing or solver.has_run(below)
+        return RAN if absent else ELSEWHERE
+    keys, made = solver.keys_of(below), solver.made_keys
+    if all(map(is_random, keys)):
+        return CONTENT
+    known = any(target not in made for key in keys for _, target in solver.index.links_from(key))
+    return ELSEWHERE if known else SOURCE

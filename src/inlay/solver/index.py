@@ -35,6 +35,12 @@ class Relations(Protocol):
         """Whether `link` leads to `key`."""
 
     def links_to(self, key: KeyId) -> Sequence[Link]: ...
+    def links_from(self, key: KeyId) -> Iterable[tuple[Link, KeyId]]:
+        """All links from `key`, each with a key that it leads to. Not for hot paths; nor is `targets_of`."""
+
+    def targets_of(self, digest: str) -> Iterable[KeyId]:
+        """The keys that any link with this digest leads to."""
+
     def records(self, key: KeyId) -> Sequence[CacheRecord]:
         """The records of `key`, the last added first."""
 
@@ -61,6 +67,19 @@ class Memory:
 
     def links_to(self, key: KeyId) -> list[Link]:
         return list(self._sources.get(key, ()))
+
+    def links_from(self, key: KeyId) -> Iterable[tuple[Link, KeyId]]:
+        return (
+            (link, target)
+            for link, targets in self._links.items()
+            if link.source == key
+            for target in targets
+        )
+
+    def targets_of(self, digest: str) -> Iterable[KeyId]:
+        return (
+            target for link, targets in self._links.items() if link.digest == digest for target in targets
+        )
 
     def records(self, key: KeyId) -> list[CacheRecord]:
         return list(self._records.get(key, {}).values())[::-1]
@@ -108,6 +127,14 @@ class CacheIndex:
     def links_to(self, key: KeyId) -> list[Link]:
         """All links that lead to `key`, each once."""
         return list(dict.fromkeys((*self._memory.links_to(key), *self._local.links_to(key))))
+
+    def links_from(self, key: KeyId) -> list[tuple[Link, KeyId]]:
+        """All links from `key`, each with a key that it leads to."""
+        return [pair for place in self._places for pair in place.links_from(key)]
+
+    def targets_of(self, digest: str) -> frozenset[KeyId]:
+        """The keys that a step, `digest`, has on whatever it was made on."""
+        return frozenset(target for place in self._places for target in place.targets_of(digest))
 
     def records(self, keys: Iterable[KeyId]) -> list[CacheRecord]:
         """The records filed under any of `keys`, newest first; of equal age those at hand before others."""

@@ -73,7 +73,7 @@ class Solver(Generic[R]):
         self._require_cached = require_cached
         self._tasks: dict[tuple[object, ...], Task[Any]] = {}
         self._made: dict[KeyId, Solved[R]] = {}
-        self._searches: dict[tuple[str, int], list[bool]] = {}
+        self._lost: dict[tuple[str, int], list[str]] = {}
         self._reported: set[str] = set()
         self._missing: list[Vertex[R]] = []
 
@@ -104,8 +104,7 @@ class Solver(Generic[R]):
         vertex, output = edge
         if not vertex.inputs:
             return self._root_keys(edge)
-        keys: Keys = self._answer("definition", vertex.digest, output) or NONE
-        keys |= self._answer("keys", vertex.digest, output) or NONE
+        keys = self.found_keys(edge)
         result = self._answer("result", vertex.digest, output)
         return keys | result.keys if result is not None else keys
 
@@ -119,10 +118,25 @@ class Solver(Generic[R]):
         key: KeyId | None = self._answer("content", vertex.digest, i)
         return key
 
-    def search_of(self, edge: Edge[R]) -> list[bool] | None:
-        """Of an edge that was not found by definition: which inputs matched anything, as far as the search went
-        before it ran. Where all did, each fits another record."""
-        return self._searches.get((edge.vertex.digest, edge.output))
+    def found_keys(self, edge: Edge[R]) -> Keys:
+        """The keys of `edge` that were in a cache, whether or not one had a result for them."""
+        vertex, output = edge
+        definition: Keys = self._answer("definition", vertex.digest, output) or NONE
+        return definition | (self._answer("keys", vertex.digest, output) or NONE)
+
+    def lost(self, edge: Edge[R]) -> Sequence[str]:
+        """Why results of `edge` that a cache names could not be had."""
+        return self._lost.get((edge.vertex.digest, edge.output), ())
+
+    @property
+    def made_keys(self) -> Keys:
+        """The keys of all that was made in this solve."""
+        return frozenset(self._made)
+
+    @property
+    def missing(self) -> Sequence[Vertex[R]]:
+        """With `require_cached`: the steps that would have had to run, in no order."""
+        return self._missing
 
     def _answer(self, *question: object) -> Any:
         task = self._tasks.get(question)
@@ -184,7 +198,6 @@ class Solver(Generic[R]):
             return found
         ways = [self._links(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)]
         matched = [self.index.leads_anywhere(links) for links in ways]
-        self._searches[vertex.digest, edge.output] = matched
         unmatched = [i for i, leads in enumerate(matched) if not leads]
         others = [i for i, leads in enumerate(matched) if leads]
         for wanted, sure in ((unmatched, False), (others, True)):
@@ -286,7 +299,8 @@ class Solver(Generic[R]):
         for record in self.index.records(keys):
             try:
                 value = await self._once(("load", record.id), spawn, self._store.load, record)
-            except CacheError:
+            except CacheError as error:
+                self._lost.setdefault((edge.vertex.digest, edge.output), []).append(str(error))
                 self.index.forget(record)  # a broken cache may cost time, never the build
                 continue
             self._report_cached(edge)
