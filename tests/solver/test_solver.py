@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fake_steps import Builder, sha
 
-from inlay import tasks
 from inlay.solver.solver import NotCached
 from inlay.solver.vertex import Edge
 

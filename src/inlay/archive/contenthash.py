@@ -49,7 +49,7 @@ def selected_digest(tree: Tree | None, selector: ContentSelector) -> str:
         return tree_digest(tree, path, follow_links=selector.follow_links)
     chosen = _Chosen(tree, selector)
     prefix = chosen.by_wildcard(path) if selector.wildcard else chosen.below(path)
-    found = chosen.found
+    found = tree.chosen[selector] = chosen.found
     for required in selector.required_paths:
         if not any(name.startswith(required) for name, _ in found):
             raise not_found(required)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from inlay.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from inlay.archive.digestmemory import DigestMemory
@@ -102,7 +103,7 @@ class Tree:
     May be read by several threads at once.
     """
 
-    __slots__ = ("_fd", "digests", "memory")
+    __slots__ = ("_fd", "chosen", "digests", "memory", "parts")
 
     is_context = False
     """True for a build context, whose objects BuildKit describes in another way (see `treedigest`)."""
@@ -111,6 +112,10 @@ class Tree:
         self._fd = fd
         self.digests: dict[str, str] = {}
         """The digests found so far, by path without links: `treedigest`'s own note."""
+        self.parts: dict[str, Sequence[tuple[str, object]]] = {}
+        """Of each folder that was digested: the names in it and what they digest to (see `listing`)."""
+        self.chosen: dict[object, Sequence[tuple[str, str]]] = {}
+        """By selector with patterns: what it chose, as `parts`."""
         self.memory: DigestMemory | None = None
 
     @classmethod

@@ -149,6 +149,7 @@ class _Digester:
             parts += inside
             if name[0] == "\udcff":
                 again += [(name, digest), *inside]
+        tree.parts[folder.path] = parts
         return _joined(parts), again
 
     def leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
@@ -253,6 +254,11 @@ class _Folded:
 
 
 _Digest: TypeAlias = "str | _File | _Folded"
+
+
+def settled(digest: object) -> str:
+    """The digest in a folder's `Tree.parts`, when all files were read."""
+    return _settled(cast("_Digest", digest))
 
 
 def _settled(digest: _Digest) -> str:
