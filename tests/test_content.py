@@ -115,6 +115,13 @@ def test_wrong_bytes_leave_nothing(store: ContentStore, data: bytes, error: str)
     assert left_over(store) == []
 
 
+def test_a_writer_that_digests_names_the_blob(store: ContentStore) -> None:
+    with store.ingest(digested=True) as ingest:
+        ingest.write(DATA)
+        assert ingest.commit(Digest.of(DATA)) == Digest.of(DATA)
+    assert store.read(Digest.of(DATA), len(DATA)) == DATA
+
+
 def test_an_ingest_without_a_name_leaves_nothing(store: ContentStore) -> None:
     with store.ingest() as ingest:
         ingest.write(DATA)

@@ -217,8 +217,12 @@ class ContentStore:
             with self.ingest(descriptor.digest, descriptor.size) as ingest:
                 _copy(source, descriptor, ingest)
 
-    def ingest(self, digest: Digest | None = None, size: int | None = None) -> Ingest:
+    def ingest(
+        self, digest: Digest | None = None, size: int | None = None, *, digested: bool = False
+    ) -> Ingest:
         """Begin to write a blob, of unknown digest and size where they are not given.
+
+        With `digested` the writer digests what it writes, and tells `commit`: no byte is hashed twice.
 
         With a digest, the bytes that an earlier, unfinished ingest of it left are kept: go on writing at
         `offset`. When another writer holds those, this one starts from nothing, at a place of its own.
@@ -233,7 +237,7 @@ class ContentStore:
             name = f"new-{os.getpid()}-{os.urandom(8).hex()}"
             fd = _open_locked(folder, name)
             if fd is not None:
-                return Ingest(self, fd, f"{folder}/{name}", digest, size, keep=False)
+                return Ingest(self, fd, f"{folder}/{name}", digest, size, keep=False, digested=digested)
 
     def clean_ingests(self, older_than_s: float = STALE_AFTER_S) -> int:
         """Remove what unfinished ingests left and nobody writes; return the bytes that this freed.
@@ -269,7 +273,7 @@ class ContentStore:
 class Ingest:
     """A blob that is being written. Leaving its `with` block without `commit` makes nothing visible."""
 
-    __slots__ = ("_digest", "_fd", "_hash", "_keep", "_partial", "_size", "_store", "offset")
+    __slots__ = ("_digest", "_digested", "_fd", "_hash", "_keep", "_partial", "_size", "_store", "offset")
 
     def __init__(
         self,
@@ -280,8 +284,10 @@ class Ingest:
         size: int | None,
         *,
         keep: bool,
+        digested: bool = False,
     ) -> None:
         self._store = store
+        self._digested = digested
         self._fd = fd
         self._partial = partial
         self._digest = digest
@@ -317,7 +323,8 @@ class Ingest:
         `ContentError` when the disk is full; both leave nothing behind."""
         view = memoryview(data).cast("B")
         count = len(view)
-        self._hash.update(view)
+        if not self._digested:
+            self._hash.update(view)
         self.offset += count
         if self._size is not None and self.offset > self._size:
             self.discard()
@@ -330,10 +337,11 @@ class Ingest:
             raise _write_error(error, self._digest, self._store.root) from error
         return count
 
-    def commit(self) -> Digest:
+    def commit(self, digest: Digest | None = None) -> Digest:
         """Make the blob visible and return its digest. Raises `DigestMismatch` when it is not the expected
-        one, and then forgets it."""
-        actual = Digest(f"{self._hash.name}:{self._hash.hexdigest()}")
+        one, and then forgets it. `digest` is the writer's, of an ingest that is `digested`."""
+        assert (digest is not None) == self._digested
+        actual = digest or Digest(f"{self._hash.name}:{self._hash.hexdigest()}")
         if self._size is not None and self.offset != self._size:
             short = f"blob {self._digest or actual} has {self.offset} bytes, not the {self._size} expected"
             self.discard()

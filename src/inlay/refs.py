@@ -442,11 +442,11 @@ class RefStore:
         from inlay.archive.diff import write_layer
 
         limit_ns = None if self._epoch_s is None else self._epoch_s * 10**9
-        with self._content.ingest() as ingest:
+        with self._content.ingest(digested=True) as ingest:
             with BlobWriter(ingest, codec) as blob:
                 write_layer(self.snapshotter.upper(directory), blob, lower=lower, mtime_limit_ns=limit_ns)
-            ingest.commit()
-        packed = blob.packed
+            packed = blob.packed
+            ingest.commit(packed.digest)
         return Descriptor(codec.media_type, packed.digest, packed.size), packed.diff_id
 
     # -- rows -------------------------------------------------------------------------------------

@@ -48,10 +48,10 @@ def layer_blob(layer: Layer, content: ContentStore) -> Blob:
 
 
 def stored_blob(descriptor: Descriptor, source: Source | None, content: ContentStore) -> Blob:
-    """A blob that the store or `source` has."""
+    """A blob that the store or `source` has. Whoever takes it in verifies it, so it is not done here too."""
     if content.has_blob(descriptor) or source is None:
-        return Blob(descriptor, lambda: content.open_blob(descriptor))
-    return Blob(descriptor, lambda: source.blobs.open_blob(descriptor), source.location)
+        return Blob(descriptor, lambda: content.open_blob(descriptor, verify=False))
+    return Blob(descriptor, lambda: source.blobs.open_blob(descriptor, verify=False), source.location)
 
 
 def bytes_blob(descriptor: Descriptor, data: bytes) -> Blob:
