@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from inlay.actions.file import chain, perform, read_by
+from inlay.actions.fileop import chain, perform, read_by
 from inlay.archive.tree import Tree
 from inlay.llb.decode import decode_op
 from inlay.llb.ops import EMPTY, FileOp

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from inlay import tasks
-from inlay.actions.file import chain, perform, read_by
+from inlay.actions.fileop import chain, perform, read_by
 from inlay.archive.contenthash import content_digest
 from inlay.archive.tree import Tree
 from inlay.content import VerifyingReader

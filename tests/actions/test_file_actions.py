@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.actions.file import copy_tree, plan_action
+from inlay.actions.file import plan_action
+from inlay.actions.fileop import chain, copy_tree, perform, read_by
 from inlay.actions.writing import WritableTree
 from inlay.archive.contenthash import content_digest
 from inlay.archive.tree import Tree
 from inlay.errors import SolveError, SourceError
 from inlay.llb.keys import ContentSelector
-from inlay.llb.ops import Action, Copy, MakeDirectory, MakeFile, Remove, Symlink
+from inlay.llb.ops import (
+    NO_OUTPUT,
+    Action,
+    Copy,
+    FileAction,
+    FileOp,
+    MakeDirectory,
+    MakeFile,
+    Owner,
+    Remove,
+    Symlink,
+    User,
+)
 from recorded_trees import needs_root
 
 if TYPE_CHECKING:
@@ -383,6 +396,27 @@ def test_a_whole_tree_is_copied(source: Path, target: Path) -> None:
     with Tree.at(str(source)) as tree:
         copy_tree(tree, str(target))
     assert paths(target) == ["a", "a/b", "a/b/c"]
+
+
+@needs_root
+def test_each_action_of_an_op_looks_names_up_in_what_the_one_before_it_left(
+    source: Path, target: Path
+) -> None:
+    for name in ("passwd", "f"):
+        (source / name).write_text("joe:x:7:8::/:/bin/sh\n")
+    joe = Owner(User(name="joe", input=2))
+    op = FileOp(
+        (
+            FileAction(0, 1, NO_OUTPUT, copy("/passwd", "/etc/passwd")),
+            FileAction(2, 1, 0, copy("/f", "/f", owner=joe)),
+        )
+    )
+    first, actions = chain(op, 2)
+    assert (first, [read_by(action, 2) for action in actions]) == (0, [{1}, {1}])
+    with Tree.at(str(source)) as tree:
+        perform(actions, {1: tree}, str(target))
+    made = (target / "f").stat()
+    assert (made.st_uid, made.st_gid) == (7, 8)
 
 
 def test_a_deep_tree_is_read_and_copied(source: Path, target: Path) -> None:

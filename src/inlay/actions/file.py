@@ -3,109 +3,23 @@
 from __future__ import annotations
 
 import stat as mode_bits
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from inlay.actions.chmod import parse_mode
 from inlay.actions.copying import CopyOptions, plan_copy
 from inlay.actions.entries import FILE, REMOVAL, SYMLINK, PlannedEntry, plan_folders
-from inlay.actions.ownership import find_owner
-from inlay.actions.writing import WritableTree
-from inlay.archive.tree import Tree, shown
+from inlay.archive.tree import shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError
-from inlay.llb.ops import EMPTY, Copy, FileOp, MakeDirectory, MakeFile, Symlink
+from inlay.llb.ops import Copy, MakeDirectory, MakeFile, Symlink
 from inlay.patterns import clean
-from inlay.refs import Ref
-from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from inlay.actions.entries import Destination, Owner
-    from inlay.actions.worker import Result, Worker
-    from inlay.llb.graph import Vertex
-    from inlay.llb.ops import Action, FileAction, Remove
-
-
-async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[Result]) -> Ref:
-    """Do the actions of `op` one after the other, on one copy of their base; what they wrote is one layer.
-
-    BuildKit: solver/llbsolver/ops/file.go.
-    """
-    first, actions = chain(op, len(inputs))
-    base = Ref() if first == EMPTY else await worker.as_layers(inputs[first])
-    trees = {
-        index: await worker.tree(inputs[index])
-        for action in actions
-        for index in read_by(action, len(inputs))
-    }
-    active = await worker.refs.prepare(base)
-    try:
-        await in_thread(perform, actions, trees, active.path, limiter=worker.disk)
-        directory = await in_thread(active.commit, limiter=worker.disk)
-    except BaseException:
-        await in_thread(active.discard)
-        raise
-    layer = worker.refs.add_directory(
-        directory, description=vertex.name, base=base, created_ns=worker.clock()
-    )
-    return Ref((*base.layers, layer))
-
-
-def chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
-    """The input that the output's actions start from, and those actions in order.
-
-    `count` is the number of the op's inputs; what an action gives has the numbers after them.
-    """
-    at = next((index for index, action in enumerate(op.actions) if action.output == 0), None)
-    if at is None:
-        raise SolveError("no outputs specified")
-    actions: list[FileAction] = []
-    while True:
-        action = op.actions[at]
-        actions.append(action)
-        if action.input < count:
-            return action.input, actions[::-1]
-        at = action.input - count
-        if at >= len(op.actions) or len(actions) > len(op.actions):
-            raise SolveError(f"invalid input index {action.input}, {count + len(op.actions)} provided")
-
-
-def read_by(action: FileAction, count: int) -> set[int]:
-    """The inputs that an action reads, besides the tree that it changes."""
-    read = set()
-    owner = getattr(action.action, "owner", None)
-    for who in owner or ():
-        if who is not None and who.name is not None:
-            read.add(who.input)
-    if isinstance(action.action, Copy):
-        read.add(action.secondary_input)
-    read.discard(EMPTY)
-    if any(index >= count for index in read):
-        raise SolveError("a file action that reads what another one of its op wrote is not supported")
-    return read
-
-
-def perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
-    """Do `actions` on the folder `path`. A tree of None is empty."""
-    with ExitStack() as stack:
-        empty = stack.enter_context(Tree.empty())
-        target = stack.enter_context(WritableTree.at(path))
-
-        def tree_of(index: int) -> Tree:
-            return trees.get(index) or empty
-
-        owners = [find_owner(getattr(action.action, "owner", None), tree_of) for action in actions]
-        for action, owner in zip(actions, owners, strict=True):
-            source = tree_of(action.secondary_input)
-            target.carry_out(plan_action(action.action, target, source=source, owner=owner))
-
-
-def copy_tree(source: Tree, path: str) -> None:
-    """Copy all of `source` into the folder `path`."""
-    with WritableTree.at(path) as target:
-        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True)))
+    from inlay.archive.tree import Tree
+    from inlay.llb.ops import Action, Remove
 
 
 def plan_action(

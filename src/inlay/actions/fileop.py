@@ -1,20 +1,22 @@
-"""A whole file op: its actions one after another, on one tree (BuildKit: solver/llbsolver/ops/file.go)."""
+"""A whole file op: its actions one after the other, on one tree (BuildKit: solver/llbsolver/ops/file.go)."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from inlay.actions.copying import CopyOptions, plan_copy
 from inlay.actions.file import plan_action
 from inlay.actions.ownership import find_owner
 from inlay.actions.writing import WritableTree
 from inlay.archive.tree import Tree
 from inlay.errors import SolveError
-from inlay.llb.ops import EMPTY, NO_OUTPUT, Copy, FileOp, Remove
+from inlay.llb.ops import EMPTY, Copy, FileOp
 from inlay.refs import SCRATCH, Ref
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from inlay.actions.worker import Result, Worker
     from inlay.llb.graph import Vertex
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
 
 
 async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[Result]) -> Ref:
-    """Carry out the actions of `op`; return the tree that comes out."""
-    base_index = _base_input(op, len(inputs))
-    base = SCRATCH if base_index == EMPTY else await worker.as_layers(inputs[base_index])
-    trees = {i: await worker.tree(inputs[i]) for i in _read_inputs(op, len(inputs))}
+    """Carry out the actions of `op`; return the tree that comes out, on which they are one layer."""
+    first, actions = chain(op, len(inputs))
+    base = SCRATCH if first == EMPTY else await worker.as_layers(inputs[first])
+    read = {index for action in actions for index in read_by(action, len(inputs))}
+    trees = {index: await worker.tree(inputs[index]) for index in read}
     active = await worker.refs.prepare(base)
     try:
-        await in_thread(_perform, op, active.path, lambda i: trees.get(i), len(inputs), limiter=worker.disk)
+        await in_thread(perform, actions, trees, active.path, limiter=worker.disk)
         directory = await in_thread(active.commit, limiter=worker.disk)
     except BaseException:
         await in_thread(active.discard)
@@ -39,62 +42,55 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
     return Ref((*base.layers, layer))
 
 
-def _base_input(op: FileOp, count: int) -> int:
-    """The input that the actions change, which must be a chain with one output."""
-    if not op.actions:
-        raise SolveError("a file op without actions")
-    for number, action in enumerate(op.actions):
-        expected = op.actions[0].input if number == 0 else count + number - 1
-        last = number == len(op.actions) - 1
-        if action.input != expected or (action.output == NO_OUTPUT) == last:
-            raise SolveError("a file op whose actions are no chain is not supported")
-    return op.actions[0].input
+def chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
+    """The input that the output's actions start from, and those actions in order.
+
+    `count` is the number of the op's inputs; what an action gives has the numbers after them.
+    """
+    at = next((index for index, action in enumerate(op.actions) if action.output == 0), None)
+    if at is None:
+        raise SolveError("no outputs specified")
+    actions: list[FileAction] = []
+    while True:
+        action = op.actions[at]
+        actions.append(action)
+        if action.input < count:
+            return action.input, actions[::-1]
+        at = action.input - count
+        if at >= len(op.actions) or len(actions) > len(op.actions):
+            raise SolveError(f"invalid input index {action.input}, {count + len(op.actions)} provided")
 
 
-def _read_inputs(op: FileOp, count: int) -> set[int]:
-    """The inputs that actions read from, or look owners up in."""
-    wanted = {action.secondary_input for action in op.actions if isinstance(action.action, Copy)}
-    for each in op.actions:
-        if isinstance(each.action, Remove) or each.action.owner is None:
-            continue
-        owner = each.action.owner
-        wanted |= {user.input for user in owner if user is not None and user.name is not None}
-    return {i for i in wanted if 0 <= i < count}
+def read_by(action: FileAction, count: int) -> set[int]:
+    """The inputs that an action reads, besides the tree that it changes."""
+    owner = getattr(action.action, "owner", None)
+    read = {user.input for user in owner or () if user is not None and user.name is not None}
+    read.discard(action.input)
+    if isinstance(action.action, Copy):
+        read.add(action.secondary_input)
+    read.discard(EMPTY)
+    if any(index >= count for index in read):
+        raise SolveError("a file action that reads what another one of its op wrote is not supported")
+    return read
 
 
-def _perform(op: FileOp, path: str, tree_of: Callable[[int], Tree | None], count: int) -> None:
-    with WritableTree.at(path) as target, Tree.at(path) as own:
-        for each in op.actions:
-            _perform_action(each, target, own, tree_of, count)
+def perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
+    """Do `actions` on the folder `path`. A tree of None is empty."""
+    with ExitStack() as stack:
+        empty = stack.enter_context(Tree.empty())
+        target = stack.enter_context(WritableTree.at(path))
+        own = stack.enter_context(Tree.at(path))
+        for action in actions:
+
+            def owner_tree(index: int, changed: int = action.input) -> Tree:
+                return own if index == changed else trees.get(index) or empty
+
+            owner = find_owner(getattr(action.action, "owner", None), owner_tree)
+            source = trees.get(action.secondary_input) or empty
+            target.carry_out(plan_action(action.action, target, source=source, owner=owner))
 
 
-def _perform_action(
-    each: FileAction, target: WritableTree, own: Tree, tree_of: Callable[[int], Tree | None], count: int
-) -> None:
-    action = each.action
-
-    def owner_tree(i: int) -> Tree:
-        # A name is looked up in what the tree is now when it names the tree that is changed.
-        return own if i == each.input or i >= count else tree_of(i) or own
-
-    owner = None if isinstance(action, Remove) else find_owner(action.owner, owner_tree)
-    source = own
-    if isinstance(action, Copy) and each.secondary_input < count:
-        # Nothing there is scratch: an empty tree to copy from.
-        source = tree_of(each.secondary_input) or _empty_tree()
-    target.carry_out(plan_action(action, target, source=source, owner=owner))
-
-
-def _empty_tree() -> Tree:
-    """What scratch looks like to a copy."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="inlay-scratch-") as folder:
-        return Tree.at(folder)
-
-
-def copy_tree(tree: Tree, path: str) -> None:
-    """Copy all of `tree` into the folder `path`."""
-    action = Copy(src="/", dest="/", copy_dir_contents=True, create_dest_path=True, mode=-1, timestamp=-1)
+def copy_tree(source: Tree, path: str) -> None:
+    """Copy all of `source` into the folder `path`."""
     with WritableTree.at(path) as target:
-        target.carry_out(plan_action(action, target, source=tree))
+        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True)))
