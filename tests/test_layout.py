@@ -130,6 +130,20 @@ def test_a_tag_and_name_are_replaced_together(tmp_path: Path) -> None:
         folder.resolve("")
 
 
+def test_what_refers_to_an_image_is_found_and_is_no_image_of_its_own(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "oci")
+    image = folder.resolve("v1")
+    assert folder.referrers(image.digest) == ()
+    pushed = []
+    for note, kind in (("one", "a/cache"), ("two", "a/signature"), ("three", "a/cache")):
+        raw = manifest(note=note)
+        pushed.append(describe(raw, OCI_MANIFEST)._replace(artifact_type=kind))
+        folder.push_referrer(raw, pushed[-1], image.digest, pushed[:1] if note == "three" else ())
+    assert folder.referrers(image.digest) == (pushed[1], pushed[2])
+    assert folder.referrers(image.digest, "a/cache") == (pushed[2],)
+    assert folder.resolve("") == image
+
+
 def test_a_second_push_of_a_blob_copies_nothing(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "oci")
     assert folder.push_blob(describe(LAYER), lambda: pytest.fail("opened")) == "exists"

@@ -21,6 +21,7 @@ from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
 from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
+from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,8 +79,10 @@ class Layout:
         """The descriptor of the image that `ref` names: by its full name, tag or digest; of the only image
         there is when `ref` is empty. A digest need not be listed. Raises `BlobNotFound`."""
         images = self.images()
-        if not ref and len(images) == 1:
-            return images[0]
+        if not ref:
+            images = tuple(each for each in images if not is_referrers_tag(each.annotation(REF_NAME)))
+            if len(images) == 1:
+                return images[0]
         for annotation in (IMAGE_NAME, REF_NAME):
             for descriptor in images:
                 if ref and descriptor.annotation(annotation) == ref:
@@ -113,6 +116,20 @@ class Layout:
             return parse_manifest(self.read_blob(descriptor, MANIFEST_LIMIT), descriptor.media_type)
         except ContentError as error:
             raise type(error)(f"{self.path}: {error}") from error
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Descriptors of the manifests whose subject is `subject`, of one artifact type where that is given."""
+        index = parse_manifest(self._referrers(subject) or b'{"manifests":[]}', OCI_INDEX)
+        found = index.manifests if isinstance(index, Index) else ()
+        return tuple(each for each in found if not artifact_type or each.artifact_type == artifact_type)
+
+    def _referrers(self, subject: Digest) -> bytes:
+        """The index of what refers to `subject`; empty where there is none."""
+        tag = referrers_tag(subject)
+        for descriptor in self.images():
+            if descriptor.annotation(REF_NAME) == tag:
+                return self.read_blob(descriptor, MANIFEST_LIMIT)
+        return b""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         try:
@@ -198,6 +215,17 @@ class LayoutFolder(Layout):
             self._list(descriptor, ref or _tag_of(name), name)
         return descriptor
 
+    def push_referrer(
+        self, raw: bytes, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor] = ()
+    ) -> None:
+        """Write a manifest whose subject is `subject`, and list it for `referrers`, in the place of `replaced`."""
+        self.push_blob(referrer, lambda: io.BytesIO(raw))
+        with self._locked():
+            index = with_referrer(self._referrers(subject), referrer, replaced)
+            descriptor = Descriptor(OCI_INDEX, Digest.of(index), len(index))
+            self.push_blob(descriptor, lambda: io.BytesIO(index))
+            self._rewrite(descriptor.annotated({REF_NAME: referrers_tag(subject)}))
+
     @contextlib.contextmanager
     def _writable(self) -> Iterator[ContentStore]:
         store = ContentStore(self.path)
@@ -208,19 +236,28 @@ class LayoutFolder(Layout):
                 os.rmdir(f"{self.path}/ingest")
 
     def _list(self, descriptor: Descriptor, ref: str, name: str) -> None:
-        """Put an image into index.json under a lock on the folder, by rename."""
+        """Put an image into index.json."""
         notes = {REF_NAME: ref, IMAGE_NAME: name}
-        descriptor = descriptor.annotated({key: value for key, value in notes.items() if value})
+        with self._locked():
+            self._rewrite(descriptor.annotated({key: value for key, value in notes.items() if value}))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other writers of index.json out."""
         try:
             lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._write("oci-layout", _MARKER)
-                self._write("index.json", _encode_index([*self._others(descriptor), descriptor]))
+                yield
             finally:
                 os.close(lock)
         except OSError as error:
             raise ExportError(f"cannot write {self.path}/index.json: {_reason(error)}") from error
+
+    def _rewrite(self, descriptor: Descriptor) -> None:
+        """List `descriptor` in index.json, which changes by rename. Only under the lock."""
+        self._write("oci-layout", _MARKER)
+        self._write("index.json", _encode_index([*self._others(descriptor), descriptor]))
 
     def _others(self, descriptor: Descriptor) -> list[Descriptor]:
         """The listed images that stay when `descriptor` comes."""

@@ -59,6 +59,9 @@ class ImagePlace(Protocol):
 
     def read_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
 
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Descriptors of the manifests whose subject is `subject`, of one artifact type where that is given."""
+
 
 class Source(Protocol):
     """A place that has images and their blobs, and a text by which a later build finds it again."""

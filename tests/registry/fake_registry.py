@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
 class Exchange:
@@ -64,9 +66,15 @@ class Record(NamedTuple):
 
 
 class FakeRegistry:
-    """Serves `/v2/` from dictionaries. A fault returns True when it leaves the rest to the registry."""
+    """Serves `/v2/` from dictionaries. A fault returns True when it leaves the rest to the registry.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    With `referrers` it has the referrers API; `heeds_conditions` makes it refuse writes whose If-Match or
+    If-None-Match does not hold, as the specification lets registries do.
+    """
+
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, *, referrers: bool = False, heeds_conditions: bool = False
+    ) -> None:
         self.blobs: dict[str, bytes] = {}
         self.owners: dict[str, set[str]] = {}
         """Repositories that have a blob; one that is not in here is in all of them."""
@@ -76,7 +84,10 @@ class FakeRegistry:
         self.connections = 0
         self.mounts = True
         self.ranges = True
-        self.referrers: bytes | None = None
+        self.has_referrers = referrers
+        self.heeds_conditions = heeds_conditions
+        self.page = 100
+        """Referrers that one answer lists."""
         self._faults: list[list[object]] = []
         self._tls = tls
         self._open: list[socket.socket] = []
@@ -187,10 +198,30 @@ class FakeRegistry:
             self._blob(exchange, path, name)
         elif kind == "manifests":
             self._manifest(exchange, path, name)
-        elif self.referrers is None:
+        elif not self.has_referrers:
             exchange.reply(404)
         else:
-            exchange.reply(200, self.referrers, Content_Type="application/vnd.oci.image.index.v1+json")
+            self._referrers(exchange, path, name)
+
+    def _referrers(self, exchange: Exchange, path: str, subject: str) -> None:
+        found = {}
+        for name, (media_type, raw) in list(self.manifests.items()):
+            manifest = json.loads(raw)
+            if name.startswith(f"{path}:") and manifest.get("subject", {}).get("digest") == subject:
+                digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+                found[digest] = {
+                    "mediaType": media_type,
+                    "digest": digest,
+                    "size": len(raw),
+                    "artifactType": manifest.get("artifactType") or manifest["config"]["mediaType"],
+                }
+        first = int(exchange.query.get("first", "0"))
+        listed = list(found.values())
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": listed[first : first + self.page]}
+        more = {}
+        if first + self.page < len(listed):
+            more["Link"] = f'<{exchange.path}?first={first + self.page}>; rel="next"'
+        exchange.reply(200, json.dumps(index).encode(), Content_Type=INDEX_TYPE, **more)
 
     def _has(self, path: str, digest: str) -> bool:
         return digest in self.blobs and path in self.owners.get(digest, {path})
@@ -209,14 +240,36 @@ class FakeRegistry:
 
     def _manifest(self, exchange: Exchange, path: str, name: str) -> None:
         if exchange.method == "PUT":
-            digest = self.tag(path, name, exchange.body, exchange.headers["content-type"])
-            exchange.reply(201, Docker_Content_Digest=digest)
+            with self._lock:
+                if self.heeds_conditions and not self._condition_holds(exchange, f"{path}:{name}"):
+                    exchange.reply(412)
+                    return
+                digest = self.tag(path, name, exchange.body, exchange.headers["content-type"])
+            subject = json.loads(exchange.body).get("subject", {}).get("digest")
+            known = {"OCI_Subject": subject} if subject and self.has_referrers else {}
+            exchange.reply(201, Docker_Content_Digest=digest, **known)
+        elif exchange.method == "DELETE":
+            raw = self.manifests.get(f"{path}:{name}", ("", b""))[1]
+            gone = [key for key, (_, other) in self.manifests.items() if other == raw]
+            for key in gone:
+                del self.manifests[key]
+            exchange.reply(202 if gone else 404)
         elif f"{path}:{name}" in self.manifests:
             media_type, raw = self.manifests[f"{path}:{name}"]
             digest = "sha256:" + hashlib.sha256(raw).hexdigest()
-            exchange.reply(200, raw, Docker_Content_Digest=digest, Content_Type=media_type)
+            exchange.reply(
+                200, raw, Docker_Content_Digest=digest, Content_Type=media_type, ETag=f'"{digest}"'
+            )
         else:
             exchange.reply(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+
+    def _condition_holds(self, exchange: Exchange, name: str) -> bool:
+        if exchange.headers.get("if-none-match") == "*":
+            return name not in self.manifests
+        if "if-match" not in exchange.headers:
+            return True
+        raw = self.manifests.get(name, ("", b""))[1]
+        return exchange.headers["if-match"] == f'"sha256:{hashlib.sha256(raw).hexdigest()}"'
 
     def _upload(self, exchange: Exchange, path: str, name: str) -> None:
         if exchange.method == "POST":

@@ -14,11 +14,12 @@ from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
 from inlay.oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
+from inlay.oci.referrers import referrers_tag
 from inlay.registry.transport import Request, TransientError, Transport
 from inlay.registry.wire import CHUNK, ProtocolError, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from inlay.registry.dial import Abort
     from inlay.registry.upload import BlobUpload
@@ -93,6 +94,13 @@ class Repository:
         return self._read(lambda endpoint: self._fetch_manifest_at(endpoint, ref))
 
     def _fetch_manifest_at(self, endpoint: Endpoint, ref: str) -> Manifest | Index:
+        response, raw = self._fetch_raw(endpoint, ref)
+        try:
+            return parse_manifest(raw, response.header("content-type").partition(";")[0].strip())
+        except ContentError as error:
+            raise ContentError(f"{self._named(ref)}: {error}") from error
+
+    def _fetch_raw(self, endpoint: Endpoint, ref: str) -> tuple[Response, bytes]:
         request = self._manifest_request("GET", endpoint, ref)
         response, raw = self.transport.fetch(request, limit=MANIFEST_LIMIT)
         if response.status != 200:
@@ -101,10 +109,7 @@ class Repository:
         expected = ref if ":" in ref else response.header("docker-content-digest")
         if expected and _digest_like(expected, raw) != expected:
             raise DigestMismatch(f"{self._named(ref)}: the manifest that came is not {expected:.100}")
-        try:
-            return parse_manifest(raw, response.header("content-type").partition(";")[0].strip())
-        except ContentError as error:
-            raise ContentError(f"{self._named(ref)}: {error}") from error
+        return response, raw
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._has_blob(descriptor.digest, descriptor.size, self._pull_scope)
@@ -175,32 +180,55 @@ class Repository:
 
     def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor:
         """Push a manifest or index under a tag, or, by default, its digest alone."""
-        descriptor = Descriptor(media_type, Digest.of(raw), len(raw))
-        request = self._manifest_request("PUT", self._own, ref or descriptor.digest)
-        request = request._replace(scopes=self._push_scope, headers={"Content-Type": media_type}, body=raw)
+        self.put_manifest(raw, media_type, ref)
+        return Descriptor(media_type, Digest.of(raw), len(raw))
+
+    def put_manifest(
+        self, raw: bytes, media_type: str, ref: str = "", condition: Mapping[str, str] | None = None
+    ) -> Response:
+        """Push a manifest and return the answer, read; one of status 412 says that `condition` (headers such as
+        If-Match) did not hold. Raises for every other refusal."""
+        request = self._manifest_request("PUT", self._own, ref or Digest.of(raw))
+        headers = {"Content-Type": media_type, **(condition or {})}
+        request = request._replace(scopes=self._push_scope, headers=headers, body=raw)
         with self.transport.open(request) as response:
+            if response.status == 412 and condition:
+                return response
             if response.status not in (200, 201, 202):
                 raise self.transport.refusal(response, request)
             stored = response.header("docker-content-digest")
         if stored and _digest_like(stored, raw) != stored:
             raise DigestMismatch(f"{request.reference}: the registry says it stored {stored:.100}")
-        return descriptor
+        return response
 
-    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        """Descriptors of the manifests whose subject is `digest`, of one artifact type where that is given;
+    def delete_manifest(self, digest: Digest) -> None:
+        """Ask that a manifest goes, and every tag of it. Many registries refuse: `RegistryError`."""
+        request = self._manifest_request("DELETE", self._own, digest)
+        scopes = frozenset((f"repository:{self.path}:pull,push,delete",))
+        request = request._replace(action="delete the manifest of", scopes=scopes)
+        with self.transport.open(request) as response:
+            if response.status not in (200, 202, 404):
+                raise self.transport.refusal(response, request)
+
+    # -- referrers -----------------------------------------------------------------------------------
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Descriptors of the manifests whose subject is `subject`, of one artifact type where that is given;
         from the referrers API, or the tag that stands in for it."""
-        found = self._listed_referrers(digest)
+        found = self._listed_referrers(subject, artifact_type)
         if found is None:
             try:
-                index = self.fetch_manifest(digest.replace(":", "-"))
+                index = self.fetch_manifest(referrers_tag(subject))
             except NotFound:
                 return ()
             found = list(index.manifests) if isinstance(index, Index) else []
         return tuple(d for d in found if not artifact_type or d.artifact_type == artifact_type)
 
-    def _listed_referrers(self, digest: Digest) -> list[Descriptor] | None:
-        """All pages of the referrers API; None where the registry has none."""
-        request = self._request("GET", f"referrers/{digest}", "list the referrers of", self._named(digest))
+    def _listed_referrers(self, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
+        """All pages of the referrers API; None where the registry has none. It need not heed the type."""
+        request = self._request("GET", f"referrers/{subject}", "list the referrers of", self._named(subject))
+        if artifact_type:
+            request = request._replace(url=request.url.with_query(artifactType=artifact_type))
         found: list[Descriptor] = []
         for _ in range(_MAX_PAGES):
             response, raw = self.transport.fetch(request, limit=MANIFEST_LIMIT)
@@ -215,6 +243,23 @@ class Repository:
                 return found
             request = request._replace(url=self.transport.redirected(request, following[1]))
         return found
+
+    def push_referrer(
+        self, raw: bytes, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor] = ()
+    ) -> None:
+        """Push a manifest whose subject is `subject` (`referrer` describes it, with its artifact type) so that
+        `referrers` lists it, in the place of those that are `replaced`."""
+        from inlay.registry.referrers import push_referrer
+
+        push_referrer(self, raw, referrer, subject, replaced)
+
+    def read_tag(self, tag: str) -> tuple[bytes, str]:
+        """What the registry itself, no mirror, has under `tag`, and the ETag of that; nothing of no such tag."""
+        try:
+            response, raw = self._fetch_raw(self._own, tag)
+        except NotFound:
+            return b"", ""
+        return raw, response.header("etag")
 
     @property
     def _pull_scope(self) -> frozenset[str]:

@@ -206,6 +206,10 @@ class Transport:
             raise failure.error from failure.__cause__
         self._abort.sleep(wait_s)
 
+    def pause(self, wait_s: float) -> None:
+        """Wait, unless the transport is cancelled meanwhile: then raise `RegistryError`."""
+        self._abort.sleep(wait_s)
+
     def attempt(self, request: Request) -> Response:
         """Send a request once. Raises `TransientError` for what may go better next time."""
         response = self._follow(request)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inlay.content import BlobSource
+    from inlay.digest import Digest
     from inlay.layout import Layout
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index, Manifest
@@ -128,6 +129,9 @@ class _Named(NamedTuple):
 
     def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         return self.layout.read_blob(descriptor, limit)
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        return self.layout.referrers(subject, artifact_type)
 
 
 def named(place: Place, name: str) -> Place:

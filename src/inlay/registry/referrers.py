@@ -1,0 +1,67 @@
+"""Pushing a referrer, also to a registry without the referrers API (distribution spec 1.1, "Pushing Manifests
+with Subject").
+
+Such a registry lists referrers in an index that clients read, change and write back. Two that do so at the
+same time may undo each other's change, so the write is conditional, which some registries heed, and looked
+at again after longer than another's change can take: what is missing then is put in again.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from inlay.errors import RegistryError
+from inlay.oci.descriptor import OCI_INDEX
+from inlay.oci.referrers import referrers_tag, with_referrer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.digest import Digest
+    from inlay.oci.descriptor import Descriptor
+    from inlay.registry.repository import Repository
+
+_TRIES = 12
+_SHORTEST_WAIT_S = 0.02
+
+
+def push_referrer(
+    repository: Repository, raw: bytes, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor]
+) -> None:
+    """Push the manifest `raw` and have it listed in the place of those `replaced` (see `Repository`)."""
+    response = repository.put_manifest(raw, referrer.media_type)
+    if not response.header("oci-subject"):
+        _list(repository, referrer, subject, replaced)
+    for each in replaced:
+        if each.digest != referrer.digest:
+            try:
+                repository.delete_manifest(each.digest)
+            except RegistryError:  # who may push need not be allowed to delete: then there is one more
+                break
+
+
+def _list(
+    repository: Repository, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor]
+) -> None:
+    """Change the index that the registry has under the referrers' tag."""
+    tag = referrers_tag(subject)
+    why = "others change it at the same time"
+    for _ in range(_TRIES):
+        began = time.monotonic()
+        raw, etag = repository.read_tag(tag)
+        changed = with_referrer(raw, referrer, replaced)
+        if changed == raw:
+            return
+        condition = {"If-Match": etag} if etag else {} if raw else {"If-None-Match": "*"}
+        try:
+            repository.put_manifest(changed, OCI_INDEX, tag, condition)
+        except RegistryError as error:
+            if error.status not in (400, 404):
+                raise
+            why = str(error)  # what it lists besides may have been deleted since it was read
+        repository.transport.pause(max(2 * (time.monotonic() - began), _SHORTEST_WAIT_S))
+    raise RegistryError(
+        f"cannot list a referrer of {repository}@{subject} under the tag {tag}: {why}; try again later",
+        reference=f"{repository}:{tag}",
+    )
