@@ -16,6 +16,7 @@ from inlay.actions.cachemounts import CacheMounts
 from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
+from inlay.cache.deferred import DeferredCaches
 from inlay.errors import DockerfileError, SolveError
 from inlay.frontend import Frontend
 from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
@@ -86,6 +87,7 @@ class _Build:
             request, store.root, store.content, self.refs, self.places, sink, self.frontend.epoch_s
         )
         self.index = CacheIndex(store.cache)
+        self.deferred = DeferredCaches(self.index)
         self.observer = _Observer(sink)
         self.records: Export | None = None
 
@@ -115,8 +117,8 @@ class _Build:
     async def _import(self, option: Option) -> None:
         from inlay.cache.imports import import_cache
 
-        for graph in await import_cache(option, self.places, self.emit):
-            self.index.ingest(graph)
+        for imported in await import_cache(option, self.places, self.emit):
+            self.deferred.ingest(imported)
 
     # -- solving -------------------------------------------------------------------------------------
 
@@ -127,10 +129,13 @@ class _Build:
             clock=self._clock,
             observer=self.observer,
             require_cached=self.request.require_cached,
+            more=self.deferred.bring,
         )
         targets = [self._target(result) for result in converted]
         solved = iter(await solver.solve([target for target in targets if target is not None]))
         wanted = [target for target in targets if target is not None]
+        if any(option.get("mode") == "max" for option in self.request.cache_to):
+            await self.deferred.bring(solver.keys_without_record(wanted))
         self.records = export(solver, wanted) if wanted else None
         built = []
         for result, target in zip(converted, targets, strict=True):

@@ -12,9 +12,18 @@ from inlay.cache.results import with_results
 from inlay.digest import Digest
 from inlay.errors import CacheError, ContentError, ExportError, InlayError, UsageError
 from inlay.export.image import Image, ImageLayer, assemble, assemble_index
-from inlay.export.publish import bytes_blob, image_blobs, push_blobs, push_images, stored_blob
-from inlay.oci.descriptor import REF_NAME
+from inlay.export.publish import (
+    Referrer,
+    bytes_blob,
+    image_blobs,
+    push_blobs,
+    push_images,
+    push_referrer,
+    stored_blob,
+)
+from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import ImageConfig
+from inlay.oci.referrers import referrers_tag, with_referrer
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
@@ -27,10 +36,10 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from inlay.archive.compression import Codec
-    from inlay.cache.results import Mode
+    from inlay.cache.results import ChainOf, Mode
     from inlay.content import ContentStore
-    from inlay.export.publish import Blob
-    from inlay.oci.image import Index
+    from inlay.export.publish import Blob, Destination
+    from inlay.oci.image import Index, Manifest
     from inlay.platform import Platform
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
@@ -80,6 +89,18 @@ class Written(NamedTuple):
     config_digest: str = ""
 
 
+class _Made(NamedTuple):
+    """An image for each platform, the index of `several`, and for each image the cache to lie beside it."""
+
+    images: Sequence[Image]
+    several: Index | None
+    caches: Sequence[Referrer | None]
+
+    @property
+    def top(self) -> Manifest | Index:
+        return self.images[0].manifest if self.several is None else self.several
+
+
 def plan_outputs(request: BuildRequest) -> list[Output]:
     """What `request` wants written. Raises `UsageError`, before anything is built."""
     names = tuple(_name(tag) for tag in request.tags)
@@ -126,8 +147,10 @@ class Exporter:
         self._emit = emit
         self._epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
-        self._cache_codec = _codec(Option("image"))
-        self._inline = any(option.type == "inline" for option in request.cache_to)
+        inline = [option for option in request.cache_to if option.type == "inline"]
+        self._inline: Mode | None = None
+        if inline:
+            self._inline = "max" if any(option.get("mode") == "max" for option in inline) else "min"
 
     async def write(self, output: Output, built: Sequence[BuiltPlatform]) -> Written:
         """Write one output. Raises `ExportError`, `RegistryError`."""
@@ -153,15 +176,14 @@ class Exporter:
 
     # -- images --------------------------------------------------------------------------------------
 
-    async def _images(
-        self, output: Output, built: Sequence[BuiltPlatform], view: Shown
-    ) -> tuple[list[Image], Index | None]:
+    async def _images(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> _Made:
         """Pack what is not packed, and make manifests and configs."""
         codec = _codec(output.option)
         with view.status("exporting layers"):
             for each in built:
                 await self._refs.blobs(each.ref, codec)
-        images = [await self._image(each, output) for each in built]
+        made = [await self._image(each, output, view) for each in built]
+        images = [image for image, _ in made]
         for image in images:
             with view.status(f"exporting manifest {image.manifest.digest}"):
                 pass
@@ -169,16 +191,18 @@ class Exporter:
                 pass
         several = len(images) > 1
         index = assemble_index(images, docker=output.docker) if several else None
-        return images, index
+        return _Made(images, index, [cache for _, cache in made])
 
-    async def _image(self, built: BuiltPlatform, output: Output) -> Image:
+    async def _image(
+        self, built: BuiltPlatform, output: Output, view: Shown
+    ) -> tuple[Image, Referrer | None]:
         layers = [_image_layer(layer) for layer in built.ref.layers]
-        cache = None
+        graph: RecordGraph = []
         if self._inline and built.records is not None:
-            graph = await with_results(built.records, self._chain, "min")
-            cache = inline_cache(graph, [str(layer.blob.digest) for layer in layers])
+            graph = await self._inline_graph(built.records, output, view)
+        cache = inline_cache(graph, [str(layer.blob.digest) for layer in layers])
         base = ImageConfig.parse(built.base).history if built.base else ()
-        return assemble(
+        image = assemble(
             built.config,
             layers,
             built.platform,
@@ -188,107 +212,131 @@ class Exporter:
             docker=output.docker,
             annotations=dict(self._request.annotations),
         )
+        return image, self._beside(image, graph) if cache and self._inline == "max" else None
 
-    async def _chain(self, record: CacheRecord, *, pack: bool) -> Chain | None:
-        """The layers of a record's result (see `cache.results.ChainOf`)."""
-        try:
-            ref = self._refs.recall(record.id)
-            if pack:
-                await self._refs.blobs(ref, self._cache_codec)
-        except CacheError:
+    async def _inline_graph(self, records: Export, output: Output, view: Shown) -> RecordGraph:
+        """What the inline cache is made of. In mode max all is packed first: then it is the same for who packs
+        a layer and who finds it packed."""
+        chain_of = self._chain_of(_codec(output.option))
+        if self._inline == "max":
+            try:
+                with view.status("exporting layers of other stages"):
+                    return await with_results(records, chain_of, "max")
+            except (InlayError, OSError) as error:
+                view.warn(f"the cache has no layers of other stages: {error}")
+        return await with_results(records, chain_of, "min")
+
+    def _beside(self, image: Image, graph: RecordGraph) -> Referrer | None:
+        """The cache to lie beside `image`; None where the image itself has all its layers."""
+        cache = cache_manifest(graph, subject=image.manifest.descriptor)
+        own = {layer.digest for layer in image.manifest.layers}
+        if cache is None or own >= {layer.digest for layer in cache.layers}:
             return None
-        return chain_of(ref)
+        layers = _cache_blobs(graph, self._content)
+        config = bytes_blob(cache.config_descriptor, cache.config)
+        return Referrer(image.manifest.digest, cache.raw, cache.descriptor, layers, config)
+
+    def _chain_of(self, codec: Codec) -> ChainOf:
+        """Finds the layers of a record's result."""
+
+        async def find(record: CacheRecord, *, pack: bool) -> Chain | None:
+            try:
+                ref = self._refs.recall(record.id)
+                if pack:
+                    await self._refs.blobs(ref, codec)
+            except CacheError:
+                return None
+            return chain_of(ref)
+
+        return find
 
     async def _write_image(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
-        images, index = await self._images(output, built, view)
+        made = await self._images(output, built, view)
         if output.option.flag("push"):
             for name in output.names:
-                await self._push(name, images, index, built, view)
+                await self._push(name, made, built, view)
         elif parse_bool(output.option.get("store", "true")) is not False:
-            await self._into_layout(self._root, output, images, index, built, view)
-        return _written(images, index)
+            await self._into_layout(self._root, output, made, built, view)
+        return _written(made)
 
-    async def _push(
-        self,
-        name: Reference,
-        images: Sequence[Image],
-        index: Index | None,
-        built: Sequence[BuiltPlatform],
-        view: Shown,
-    ) -> None:
+    async def _push(self, name: Reference, made: _Made, built: Sequence[BuiltPlatform], view: Shown) -> None:
         place = self._places.registry(name)
         repository = self._places.repository(name)
         with view.status("pushing layers"):
-            for image, each in zip(images, built, strict=True):
+            for image, each in zip(made.images, built, strict=True):
                 blobs = image_blobs(image, each.ref.layers, self._content)
                 await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
-        top = index.digest if index is not None else images[0].manifest.digest
-        with view.status(f"pushing manifest for {name}@{top}"):
-            await push_images(repository, images, index, [name.tag])
+        with view.status(f"pushing manifest for {name}@{made.top.digest}"):
+            await push_images(repository, made.images, made.several, [name.tag])
+        await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
+
+    async def _lay_beside(
+        self, made: _Made, destination: Destination, view: Shown, *, location: str = "", host: str = ""
+    ) -> None:
+        """Push what is to lie beside the images; whatever is wrong with that is a warning."""
+        for cache in filter(None, made.caches):
+            try:
+                with view.status(f"pushing cache of other stages of {cache.subject}"):
+                    await push_referrer(destination, cache, self._limiter, location=location, host=host)
+            except (InlayError, OSError) as error:
+                view.warn(f"the layers of other stages are not kept beside the image: {error}")
 
     async def _into_layout(
-        self,
-        path: str,
-        output: Output,
-        images: Sequence[Image],
-        index: Index | None,
-        built: Sequence[BuiltPlatform],
-        view: Shown,
+        self, path: str, output: Output, made: _Made, built: Sequence[BuiltPlatform], view: Shown
     ) -> None:
         """Write to a layout folder; under the full names, and the tag of the option."""
         from inlay.layout import LayoutFolder
 
         os.makedirs(path, exist_ok=True)
         folder = LayoutFolder(path)
-        for image, each in zip(images, built, strict=True):
+        for image, each in zip(made.images, built, strict=True):
             await push_blobs(folder, image_blobs(image, each.ref.layers, self._content), self._limiter)
-        for image in images if index is not None else ():
+        for image in made.images if made.several is not None else ():
             await in_thread(folder.push_manifest, image.manifest.raw, image.manifest.media_type)
-        top = index if index is not None else images[0].manifest
+        top = made.top
         for name in output.names or (None,):
             with view.status(f"naming to {name}") if name else view.status(f"writing {path}"):
                 await in_thread(_list, folder, top.raw, top.media_type, name, path == self._root)
+        await self._lay_beside(made, folder, view)
 
     # -- layouts and archives ------------------------------------------------------------------------
 
     async def _write_layout(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         if output.option.flag("tar", default=True):
             return await self._write_archive(output, built, view)
-        images, index = await self._images(output, built, view)
-        await self._into_layout(output.option.get("dest"), output, images, index, built, view)
-        return _written(images, index)
+        made = await self._images(output, built, view)
+        await self._into_layout(output.option.get("dest"), output, made, built, view)
+        return _written(made)
 
     async def _write_archive(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         if output.option.type == "docker" and len(built) > 1:
             raise ExportError("a docker archive holds one platform; use type=oci for several")
-        images, index = await self._images(output, built, view)
-        await in_thread(self._archive, output, images, index, [each.ref.layers for each in built])
-        return _written(images, index)
+        made = await self._images(output, built, view)
+        await in_thread(self._archive, output, made, [each.ref.layers for each in built])
+        return _written(made)
 
-    def _archive(
-        self,
-        output: Output,
-        images: Sequence[Image],
-        index: Index | None,
-        layers: Sequence[Sequence[Layer]],
-    ) -> None:
+    def _archive(self, output: Output, made: _Made, layers: Sequence[Sequence[Layer]]) -> None:
         from inlay.export.archives import docker_manifest
         from inlay.layout import IMAGE_NAME, write_archive
 
         blobs = []
-        for image, stacked in zip(images, layers, strict=True):
+        for image, stacked in zip(made.images, layers, strict=True):
             blobs += image_blobs(image, stacked, self._content)
             blobs.append(bytes_blob(image.manifest.descriptor, image.manifest.raw))
-        top = images[0].manifest.descriptor
-        if index is not None:
-            top = index.descriptor
-            blobs.append(bytes_blob(top, index.raw))
+        top = made.top.descriptor
+        blobs.append(bytes_blob(top, made.top.raw))
         listed = [top.annotated({IMAGE_NAME: str(name), REF_NAME: name.tag}) for name in output.names] or [
             top
         ]
         extra: list[tuple[str, bytes]] = []
         if output.option.type == "docker":
-            extra.append(("manifest.json", docker_manifest(images[0], output.names)))
+            extra.append(("manifest.json", docker_manifest(made.images[0], output.names)))
+        for cache in filter(None, made.caches) if output.option.type == "oci" else ():
+            tag, index = referrers_tag(cache.subject), with_referrer(b"", cache.descriptor)
+            named = Descriptor(OCI_INDEX, Digest.of(index), len(index)).annotated({REF_NAME: tag})
+            blobs += [*cache.layers, cache.config, bytes_blob(cache.descriptor, cache.raw)]
+            blobs.append(bytes_blob(named, index))
+            listed.append(named)
         with _destination(output.option.get("dest")) as out:
             write_archive(out, listed, [(blob.descriptor, blob.open) for blob in blobs], extra=extra)
 
@@ -311,10 +359,9 @@ class Exporter:
                 self._emit(Warned("", f"the cache was not exported: {error}"))
 
     async def _export_cache(self, option: Option, records: Export, view: Shown) -> None:
-        self._cache_codec = _codec(option)
         with view.status("preparing build cache for export"):
             mode: Mode = "max" if option.get("mode") == "max" else "min"
-            graph = await with_results(records, self._chain, mode)
+            graph = await with_results(records, self._chain_of(_codec(option)), mode)
             oci = option.flag("oci-mediatypes", default=True)
             cache = cache_manifest(
                 graph, image_manifest=option.flag("image-manifest", default=oci), oci_media_types=oci
@@ -402,11 +449,9 @@ def _codec(option: Option) -> Codec:
     raise UsageError(f"compression={kind}: must be gzip, zstd or uncompressed")
 
 
-def _written(images: Sequence[Image], index: Index | None) -> Written:
-    manifest = images[0].manifest
-    if index is not None:
-        return Written(str(index.digest))
-    return Written(str(manifest.digest), str(manifest.config.digest))
+def _written(made: _Made) -> Written:
+    config = "" if made.several is not None else str(made.images[0].manifest.config.digest)
+    return Written(str(made.top.digest), config)
 
 
 def _list(folder: Any, raw: bytes, media_type: str, name: Reference | None, full_name: bool) -> None:

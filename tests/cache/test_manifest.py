@@ -54,6 +54,19 @@ def test_the_default_is_an_image_manifest_whose_config_is_the_cache_config() -> 
     assert len(graph_of(parse_config(made.config), blobs, None)) == 2
 
 
+def test_a_cache_beside_an_image_names_it_and_is_read_like_any_other() -> None:
+    image = Descriptor(OCI_MANIFEST, Digest.of("image"), 5).annotated({"not": "kept"})
+    made = cache_manifest(graph(layer("a")), subject=image)
+    plain = cache_manifest(graph(layer("a")))
+    assert made is not None
+    assert plain is not None
+    fields = json.loads(made.raw)
+    assert list(fields) == ["schemaVersion", "mediaType", "artifactType", "config", "layers", "subject"]
+    assert fields["subject"] == {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": 5}
+    assert made.descriptor.artifact_type == fields.pop("artifactType") == CACHE_CONFIG
+    assert {**fields, "subject": None} == {**json.loads(plain.raw), "subject": None}
+
+
 def test_layers_keep_only_the_annotations_that_importers_know() -> None:
     made = cache_manifest(graph(layer("a")))
     assert made is not None

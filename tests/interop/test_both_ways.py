@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+import urllib.request
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from running import run_inlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,3 +145,37 @@ def test_all_steps_are_cached(
     hits, steps = cached(builders[1]("two", "--cache-from", source))
     assert steps >= 8
     assert hits == steps
+
+
+def test_buildkit_reads_what_lies_beside_an_image(
+    daemon: Daemon, docker_registry: RunningRegistry, context: Path, tmp_path: Path
+) -> None:
+    repository = f"{docker_registry.host}/interop/beside"
+    done = run_inlay(
+        *("build", "--root", str(tmp_path / "s"), "-t", f"{repository}:one", "--push"),
+        *("--cache-to", "type=inline,mode=max", str(context)),
+    )
+    assert done.code == 0, done.err
+    accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
+
+    def manifest(ref: str) -> tuple[dict[str, Any], str]:
+        url = f"http://{docker_registry.host}/v2/interop/beside/manifests/{ref}"
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept})) as answer:
+            return json.loads(answer.read()), answer.headers["Docker-Content-Digest"]
+
+    image = manifest("one")[1]
+    cache = manifest(image.replace(":", "-"))[0]["manifests"][0]["digest"]
+    for ref, changed in ((f"{repository}:one", False), (f"{repository}@{cache}", True)):
+        (context / "main.c").write_text("changed\n" if changed else "main\n")
+        assert daemon.ctl("prune", "--all").returncode == 0
+        local = ("--local", f"context={context}", "--local", f"dockerfile={context}")
+        out = ("--output", f"type=image,name={repository}:two,push=true")
+        source = ("--import-cache", f"type=registry,ref={ref}")
+        built = daemon.ctl(
+            "build", "--progress", "plain", "--frontend", "dockerfile.v0", *local, *out, *source
+        )
+        assert built.returncode == 0, built.stderr
+        hits, steps = cached(built.stderr)
+        # With another main.c its two copies run, and what follows them; the other stage is cached, with layers.
+        assert steps >= 8
+        assert steps - hits == (3 if changed else 0), built.stderr

@@ -1,12 +1,15 @@
 """`--cache-from`: caches out of registries, OCI layouts and local cache folders (BuildKit: cache/remotecache).
 
 A cache may be an image with an inline cache, for any number of platforms, or a cache manifest of its own.
+Beside an image may lie cache manifests that have the layers which are not the image's own, those of other
+stages. They are looked for only when such a layer is wanted, since a fully cached build needs none.
 Whatever is wrong with it becomes one warning, and the build goes on without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.cache.config import graph_of, parse_config
 from inlay.cache.inline import import_inline
@@ -20,6 +23,7 @@ from inlay.tasks import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
@@ -30,22 +34,34 @@ if TYPE_CHECKING:
 CONFIG_LIMIT = 64 << 20
 """A cache config, or an image config with an inline cache, is read up to this many bytes."""
 _MAX_MANIFESTS = 200
+_MAX_REFERRERS = 8
 
 
-async def import_cache(option: Option, places: Places, emit: Callable[[Event], None]) -> list[RecordGraph]:
-    """The record graphs of one `--cache-from`; none, and a warning, where it cannot be used."""
+class Imported(NamedTuple):
+    """What a cache holds, and how to read what lies beside it, if anything may: that blocks, and gives nothing
+    where it fails."""
+
+    graph: RecordGraph
+    beside: Callable[[], list[RecordGraph]] | None = None
+
+
+async def import_cache(option: Option, places: Places, emit: Callable[[Event], None]) -> list[Imported]:
+    """What one `--cache-from` holds; nothing, and a warning, where it cannot be used."""
     return await in_thread(_import, option, places, emit)
 
 
-def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> list[RecordGraph]:
+def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> list[Imported]:
     name = option.get("ref") or option.get("src")
     try:
         with shown(emit, f"importing cache manifest from {name}") as view:
             place, tag = _place(option, places)
             top = place.images.fetch_manifest(tag)
             if (cache := _cache_manifest(top)) is not None:
-                return [_read_config(place, *cache)]
-            return list(_inline_graphs(place, top, view))
+                return [Imported(_read_config(place, *cache))]
+            return [
+                Imported(graph, partial(_beside, place, manifest.digest, name, emit))
+                for manifest, graph in _inline_graphs(place, top, view)
+            ]
     except (InlayError, OSError, ValueError, RecursionError) as error:
         from inlay.progress.events import Warned
 
@@ -79,7 +95,9 @@ def _read_config(place: Place, config: Descriptor, layers: Iterable[Descriptor])
     return graph_of(parse_config(raw), {str(layer.digest): layer for layer in layers}, place)
 
 
-def _inline_graphs(place: Place, top: Manifest | Index, view: Shown) -> Iterator[RecordGraph]:
+def _inline_graphs(
+    place: Place, top: Manifest | Index, view: Shown
+) -> Iterator[tuple[Manifest, RecordGraph]]:
     """The inline caches of all images that `top` leads to, whatever their platform."""
     for manifest in _image_manifests(place, top):
         if not manifest.layers or manifest.config.media_type == CACHE_CONFIG:
@@ -91,7 +109,23 @@ def _inline_graphs(place: Place, top: Manifest | Index, view: Shown) -> Iterator
             view.warn(str(error))
             continue
         if graph is not None:
-            yield graph
+            yield manifest, graph
+
+
+def _beside(place: Place, image: Digest, name: str, emit: Callable[[Event], None]) -> list[RecordGraph]:
+    """The caches whose subject is the manifest `image`."""
+    graphs = []
+    try:
+        with shown(emit, f"importing cache of other stages from {name}@{image}"):
+            for descriptor in place.images.referrers(image, CACHE_CONFIG)[-_MAX_REFERRERS:]:
+                cache = _cache_manifest(place.images.fetch_manifest(descriptor.digest))
+                if cache is not None:
+                    graphs.append(_read_config(place, *cache))
+    except (InlayError, OSError, ValueError, RecursionError) as error:
+        from inlay.progress.events import Warned
+
+        emit(Warned("", f"the cache beside {name} is not used: {error}"))
+    return graphs
 
 
 def _image_manifests(place: Place, top: Manifest | Index) -> Iterator[Manifest]:

@@ -1,12 +1,13 @@
 """A cache as an object of its own in a registry or a layout (BuildKit: cache/remotecache/export.go).
 
 By default an image manifest whose config is the cache config; in the older form an index (or docker's
-manifest list) that lists the layers, and the cache config last.
+manifest list) that lists the layers, and the cache config last. One that lies beside an image, with the
+layers that are not the image's own, is the former with the image as its `subject`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inlay.cache.config import config_of, encode
 from inlay.digest import Digest
@@ -50,6 +51,13 @@ class CacheManifest(NamedTuple):
     media_type: str
     config: bytes
     layers: tuple[Descriptor, ...]
+    artifact_type: str = ""
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(
+            self.media_type, Digest.of(self.raw), len(self.raw), artifact_type=self.artifact_type
+        )
 
     @property
     def config_descriptor(self) -> Descriptor:
@@ -62,11 +70,16 @@ class CacheManifest(NamedTuple):
 
 
 def cache_manifest(
-    graph: RecordGraph, *, image_manifest: bool = True, oci_media_types: bool = True
+    graph: RecordGraph,
+    *,
+    image_manifest: bool = True,
+    oci_media_types: bool = True,
+    subject: Descriptor | None = None,
 ) -> CacheManifest | None:
     """The cache of `graph`; None where no record has a result: then there is nothing worth pushing.
 
-    Raises `UsageError` for an image manifest with docker's media types, which there is not.
+    `subject` is the image that it is to lie beside; only an image manifest has one. Raises `UsageError` for an
+    image manifest with docker's media types, which there is not.
     """
     if image_manifest and not oci_media_types:
         raise UsageError("a cache with image-manifest=true needs oci-mediatypes=true")
@@ -81,11 +94,18 @@ def cache_manifest(
     }
     media_types = _TO_OCI if oci_media_types else _TO_DOCKER
     layers = tuple(_published(blobs[layer.blob], media_types) for layer in config.layers)
-    unsent = CacheManifest(b"", OCI_MANIFEST, config.to_json(), layers)
+    unsent = CacheManifest(
+        b"", OCI_MANIFEST, config.to_json(), layers, CACHE_CONFIG if subject is not None else ""
+    )
     described = unsent.config_descriptor.to_json()
     listed = [layer.to_json() for layer in layers]
     if image_manifest:
-        fields = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": listed}
+        fields: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_MANIFEST}
+        if subject is not None:
+            fields["artifactType"] = CACHE_CONFIG
+        fields |= {"config": described, "layers": listed}
+        if subject is not None:
+            fields["subject"] = subject._replace(annotations=(), platform=None).to_json()
         return unsent._replace(raw=encode(fields))
     media_type = OCI_INDEX if oci_media_types else DOCKER_LIST
     raw = encode({"schemaVersion": 2, "mediaType": media_type, "manifests": [*listed, described]})

@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
-from inlay.errors import BlobNotFound, ContentError, ExportError, RegistryError
+from inlay.errors import BlobNotFound
+from inlay.oci.image import Manifest
 from inlay.tasks import Limiter, gather, in_thread, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.content import ContentStore
+    from inlay.digest import Digest
     from inlay.export.image import Image
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index
@@ -30,6 +32,14 @@ class Destination(Protocol):
     ) -> str: ...
 
     def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor: ...
+
+    def fetch_manifest(self, ref: str) -> Manifest | Index: ...
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]: ...
+
+    def push_referrer(
+        self, raw: bytes, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor] = ()
+    ) -> None: ...
 
 
 class Blob(NamedTuple):
@@ -94,6 +104,30 @@ async def push_images(
     return top.descriptor
 
 
-def explained(error: ContentError | RegistryError | OSError, what: str) -> ExportError:
-    """An error of a transfer as one of the export."""
-    return ExportError(f"cannot {what}: {error}")
+class Referrer(NamedTuple):
+    """A manifest of `layers` and a `config` whose subject is an image: `raw`, described by `descriptor`."""
+
+    subject: Digest
+    raw: bytes
+    descriptor: Descriptor
+    layers: Sequence[Blob]
+    config: Blob
+
+
+async def push_referrer(
+    destination: Destination, referrer: Referrer, limiter: Limiter, *, location: str = "", host: str = ""
+) -> None:
+    """Bring `referrer` to `destination`, in the place of older ones of its type and subject. One that has all
+    its layers and more stays, and nothing is pushed."""
+    subject, descriptor = referrer.subject, referrer.descriptor
+    older = await in_thread(destination.referrers, subject, descriptor.artifact_type)
+    layers = {blob.descriptor.digest for blob in referrer.layers}
+    for each in older:
+        if each.digest == descriptor.digest:
+            return
+        manifest = await in_thread(destination.fetch_manifest, each.digest)
+        if isinstance(manifest, Manifest) and layers < {layer.digest for layer in manifest.layers}:
+            return
+    blobs = [*referrer.layers, referrer.config]
+    await push_blobs(destination, blobs, limiter, location=location, host=host)
+    await in_thread(destination.push_referrer, referrer.raw, descriptor, subject, older)

@@ -190,8 +190,8 @@ class CacheIndex:
 
     # -- imports ---------------------------------------------------------------------------------------------
 
-    def ingest(self, graph: RecordGraph) -> None:
-        """Make an imported cache part of every question, until the process ends."""
+    def ingest(self, graph: RecordGraph) -> list[KeyId]:
+        """Make an imported cache part of every question, until the process ends; return its nodes' keys."""
         keys: list[KeyId] = []
         for node in graph:
             inputs = [
@@ -210,6 +210,7 @@ class CacheIndex:
                 for source, selector in pairs
             ]
             self._memory.add(links, self._imported_records(key, node) if inputs else ())
+        return keys
 
     def _imported_records(self, key: KeyId, node: RecordNode) -> list[CacheRecord]:
         records = []

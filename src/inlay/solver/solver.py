@@ -54,7 +54,8 @@ class NotCached(SolveError):
 class Solver(Generic[R]):
     """One solve of one graph: ask `solve` once, with all targets.
 
-    `clock` gives nanoseconds since 1970, for the records. With `require_cached` only sources are run.
+    `clock` gives nanoseconds since 1970, for the records. With `require_cached` only sources are run. `more` is
+    asked when steps are known and their results are not: it returns whether records came to the index.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Solver(Generic[R]):
         clock: Callable[[], int],
         observer: Observer[R] | None = None,
         require_cached: bool = False,
+        more: Callable[[Keys], Awaitable[bool]] | None = None,
     ) -> None:
         self.index = index
         self._store = store
         self._clock = clock
         self._observer: Observer[R] = observer if observer is not None else Silent()
         self._require_cached = require_cached
+        self._more = more
         self._tasks: dict[tuple[object, ...], Task[Any]] = {}
         self._made: dict[KeyId, Solved[R]] = {}
         self._lost: dict[tuple[str, int], list[str]] = {}
@@ -107,6 +110,11 @@ class Solver(Generic[R]):
         keys = self.found_keys(edge)
         result = self._answer("result", vertex.digest, output)
         return keys | result.keys if result is not None else keys
+
+    def keys_without_record(self, targets: Sequence[Edge[R]]) -> set[KeyId]:
+        """The keys of the steps of `targets` that are known while no result of theirs is."""
+        keys = [self.keys_of(edge) for edge in inputs_first(targets) if edge.vertex.inputs]
+        return {key for each in keys if not self.index.records(each) for key in each}
 
     def has_run(self, edge: Edge[R]) -> bool:
         """Whether the result of `edge` was made in this solve."""
@@ -296,6 +304,12 @@ class Solver(Generic[R]):
             if key in self._made:
                 self._report_cached(edge)
                 return self._made[key]
+        solved = await self._load_record(edge, keys)
+        if solved is None and keys and edge.vertex.inputs and self._more and await self._more(keys):
+            return await self._load_record(edge, keys)
+        return solved
+
+    async def _load_record(self, edge: Edge[R], keys: Keys) -> Solved[R] | None:
         for record in self.index.records(keys):
             try:
                 value = await self._once(("load", record.id), spawn, self._store.load, record)
