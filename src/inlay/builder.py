@@ -28,6 +28,7 @@ from inlay.solver.index import CacheIndex
 from inlay.solver.solver import NotCached, Solver
 from inlay.solver.vertex import Edge
 from inlay.sources.places import Places
+from inlay.sources.remote import RemoteSources
 from inlay.store import Store
 from inlay.tasks import Cancelled, gather, in_thread, run, spawn
 from inlay.timestamp import now_ns
@@ -70,11 +71,12 @@ class _Build:
         self.store = store
         self.emit = sink
         self.places = Places(store.root, insecure_registries=request.insecure_registries)
-        self.frontend = Frontend(request, store, self.places, sink)
+        self.secrets = Secrets(request.secrets, request.ssh)
+        self.remote = RemoteSources(store.root, store.snapshotter, self.places, self.secrets)
+        self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.refs = RefStore(
             store.layers, store.content, store.snapshotter, self.places.at, epoch_s=self.frontend.epoch_s
         )
-        self.secrets = Secrets(request.secrets, request.ssh)
         self.worker = Worker(
             self.refs,
             make_executor=self._executor,

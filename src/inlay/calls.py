@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inlay.actions.secrets import Secrets
 from inlay.errors import UsageError
 from inlay.frontend import Frontend
 from inlay.sources.places import Places
+from inlay.sources.remote import RemoteSources
 from inlay.store import Store
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def _report(request: BuildRequest, name: str) -> LintReport | OutlineReport | Ta
     with Store(request.root, warn=lambda message: None) as store:
         places = Places(store.root, insecure_registries=request.insecure_registries)
         try:
-            frontend = Frontend(request, store, places, lambda event: None)
+            frontend = _frontend(request, store, places)
             text, options = frontend.read()
             if name == "targets":
                 return list_targets(text, options.filename)
@@ -51,6 +53,12 @@ def _report(request: BuildRequest, name: str) -> LintReport | OutlineReport | Ta
             places.close()
 
 
+def _frontend(request: BuildRequest, store: Store, places: Places) -> Frontend:
+    secrets = Secrets(request.secrets, request.ssh)
+    remote = RemoteSources(store.root, store.snapshotter, places, secrets)
+    return Frontend(request, store, places, lambda event: None, remote)
+
+
 def dump_llb(request: BuildRequest, *, raw: bool) -> bytes:
     """The definition of the first platform: `pb.Definition`, or JSON to read."""
     from inlay.llb.dump import definition_bytes, definition_json
@@ -58,7 +66,7 @@ def dump_llb(request: BuildRequest, *, raw: bool) -> bytes:
     with Store(request.root, warn=lambda message: None) as store:
         places = Places(store.root, insecure_registries=request.insecure_registries)
         try:
-            frontend = Frontend(request, store, places, lambda event: None)
+            frontend = _frontend(request, store, places)
             definition = frontend.convert()[0].definition
         finally:
             places.close()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from inlay.refs import RefStore, Source
     from inlay.request import BuildRequest
     from inlay.sources.places import Places
+    from inlay.sources.remote import RemoteSources
     from inlay.store import Store
 
 DOCKERFILE_LIMIT = 64 << 20
@@ -41,11 +42,17 @@ class Frontend:
     """The Dockerfile side of one build."""
 
     def __init__(
-        self, request: BuildRequest, store: Store, places: Places, emit: Callable[[Event], None]
+        self,
+        request: BuildRequest,
+        store: Store,
+        places: Places,
+        emit: Callable[[Event], None],
+        remote: RemoteSources,
     ) -> None:
         self._request = request
         self._store = store
         self._places = places
+        self._remote = remote
         self._emit = emit
         self._layouts: dict[str, str] = {}
         self._folders: dict[str, str] = {}
@@ -219,6 +226,8 @@ class Frontend:
                 return _ImageSource(self, refs, op, vertex.platform or host())  # type: ignore[arg-type]
             if op.scheme == "local":  # type: ignore[union-attr]
                 return self._local(op)  # type: ignore[arg-type]
+            if op.scheme in self._remote.schemes:  # type: ignore[union-attr]
+                return self._remote.open(op, refs)  # type: ignore[arg-type]
             raise SolveError(
                 f"{op.identifier}: sources of this kind cannot be fetched yet",  # type: ignore[union-attr]
                 step=vertex.name,

@@ -212,6 +212,27 @@ class RefStore:
             self._save(layer)
         return layer
 
+    def layer_of(self, directory: LayerDir, *, description: str, temporary: bool = False) -> Layer:
+        """A directory on its own, such as a download or a checkout, perhaps known from an earlier build."""
+        row = self._row(str(directory))
+        created_ns = None if self._epoch_s is None else self._epoch_s * 10**9
+        if row is None:
+            return self.add_directory(
+                directory,
+                description=description,
+                base=SCRATCH,
+                created_ns=created_ns,
+                temporary=temporary,
+            )
+        return Layer(
+            row.key,
+            blob=row.descriptor(),
+            diff_id=Digest.parse(row.diff_id) if row.diff_id else None,
+            directory=directory,
+            created=format_ns(now_ns() if created_ns is None else created_ns),
+            description=description,
+        )
+
     def of_chain(self, chain: Chain) -> Ref:
         """The tree of an imported record. Nothing is fetched."""
         source = cast("Source", chain.provider)

@@ -5,6 +5,7 @@ root/blobs, ingest              blobs, whole and on their way in
 root/snapshots                  layers as directories
 root/cache.db                   keys and records of steps
 root/layers.db                  where each layer is
+root/http                       which downloads are here, and how to ask whether they have changed
 root/mounts                     cache mounts of RUN steps
 root/memory                     digests of context files, by stat
 root/runtime                    bundles of running steps, and what probes found

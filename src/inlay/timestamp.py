@@ -34,7 +34,7 @@ def parse_ns(text: str) -> int | None:
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):
         return None
-    seconds = ((_days_before(year, month) + day - 1) * 24 + hour) * 3600 + minute * 60 + second
+    seconds = ((days_before(year, month) + day - 1) * 24 + hour) * 3600 + minute * 60 + second
     if match[8]:
         offset = int(match[9]) * 3600 + int(match[10]) * 60
         seconds += -offset if match[8] == "+" else offset
@@ -45,7 +45,7 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def _days_before(year: int, month: int) -> int:
+def days_before(year: int, month: int) -> int:
     """Days from 1970-01-01 to the first of `month`. Importing calendar or datetime for this costs more
     than the rest of a cached build's parsing."""
     months = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)

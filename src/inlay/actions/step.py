@@ -60,7 +60,10 @@ class Step:
 
     async def cache_map(self) -> CacheMap[Result]:
         if self._source is not None:
-            return CacheMap(await self._source.digests())
+            try:
+                return CacheMap(await self._source.digests())
+            except SolveError as error:
+                raise self._located(error) from error
         key = cache_map(self.vertex.op, self.vertex.platform or host(), len(self.inputs))
         inputs = [CacheInput(each.selector, self._content_of(each.content)) for each in key.inputs]
         return CacheMap((key.digest,), tuple(inputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from inlay.errors import UsageError
-from inlay.registry.url import Url, is_loopback
+from inlay.registry.url import Url, basic, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,14 +39,7 @@ def _parse(text: str, variable: str) -> Proxy:
         raise UsageError(f"{variable}: only http:// proxies are supported, not {text.partition('://')[0]}://")
     userinfo, _, _ = text[7:].partition("/")[0].rpartition("@")
     url = Url.parse(text)
-    return Proxy(url.host, url.port, _basic(userinfo) if userinfo else "")
-
-
-def _basic(userinfo: str) -> str:
-    from base64 import b64encode
-    from urllib.parse import unquote_to_bytes
-
-    return "Basic " + b64encode(unquote_to_bytes(userinfo)).decode()
+    return Proxy(url.host, url.port, basic(userinfo) if userinfo else "")
 
 
 def _is_exempt(url: Url, no_proxy: str) -> bool:

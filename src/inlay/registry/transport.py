@@ -27,7 +27,7 @@ T = TypeVar("T")
 Headers = dict[str, str]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MAX_REDIRECTS = 5
+_MAX_REDIRECTS = 10
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _IDLE_LIMIT_S = 30.0
 _IDLE_PER_HOST = 8
@@ -82,8 +82,10 @@ class Body(NamedTuple):
 
 class Request(NamedTuple):
     """`action` and `reference` are for errors: "cannot `pull the manifest of` `host/app:1`: …". `registry`
-    is the host whose credentials it may carry, empty for none. One that is `once` is not sent again when it
-    is unknown whether it was received."""
+    is the host whose credentials it may carry, empty for none; `authorization` a header's value for a request
+    to no registry, which no other host gets to see. One that is `once` is not sent again when it is unknown
+    whether it was received. `may_lose_tls`: redirects may lead from https to http, as long as there is no
+    `authorization`."""
 
     method: str
     url: Url
@@ -94,6 +96,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = {}
     body: bytes | Body = b""
     once: bool = False
+    authorization: str = ""
+    may_lose_tls: bool = False
 
     def failed(
         self, reason: str, kind: type[RegistryError] = RegistryError, *, status: int = 0
@@ -223,7 +227,9 @@ class Transport:
         """Send a request, answer its challenge, follow its redirects."""
         origin = request.url.origin
         authenticator = self._authenticator(request)
-        header = authenticator.header(request.scopes, self._fetch_token) if authenticator else ""
+        header = request.authorization
+        if authenticator:
+            header = authenticator.header(request.scopes, self._fetch_token)
         response = self._exchange(request, header)
         if response.status == 401 and authenticator:
             challenge = response.header("www-authenticate")
@@ -246,7 +252,8 @@ class Transport:
     def redirected(self, request: Request, location: str) -> Url:
         """Where an answer's `Location` leads; raise `RegistryError` when that is a step down from https."""
         target = request.url.join(location)
-        if request.url.scheme == "https" and target.scheme != "https":
+        allowed = request.may_lose_tls and not request.authorization
+        if request.url.scheme == "https" and target.scheme != "https" and not allowed:
             raise request.failed(f"refused to go on from {request.url.netloc} to {target}, without TLS")
         return target
 

@@ -81,6 +81,23 @@ def quote(text: str) -> str:
     return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
 
 
+def basic(userinfo: str) -> str:
+    """The `Authorization` header for the `user:password` of a URL, percent-encoded as it is there."""
+    from base64 import b64encode
+
+    parts = userinfo.encode().split(b"%")
+    plain = parts[0] + b"".join(_unquoted(part) for part in parts[1:])
+    return "Basic " + b64encode(plain).decode()
+
+
+def _unquoted(part: bytes) -> bytes:
+    """What follows a percent sign."""
+    try:
+        return bytes.fromhex(part[:2].decode()) + part[2:]
+    except ValueError:
+        return b"%" + part
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host's name says that it is this machine."""
     return host in ("localhost", "::1") or host.endswith(".localhost") or _LOOPBACK.match(host) is not None
