@@ -50,8 +50,11 @@ class Store:
             os.makedirs(self.root, mode=0o711, exist_ok=True)
             self._lease = os.open(f"{self.root}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            reason = (
+                "it is not a folder" if isinstance(error, FileExistsError) else str(error.strerror).lower()
+            )
             raise UsageError(
-                f"cannot keep state in {self.root}: {error.strerror}; choose another folder with --root"
+                f"cannot keep state in {self.root}: {reason}; choose another folder with --root"
             ) from error
         fcntl.flock(self._lease, fcntl.LOCK_SH)
         self._check_version()

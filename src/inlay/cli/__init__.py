@@ -35,8 +35,8 @@ def run(argv: Sequence[str]) -> int:
         sys.stderr.write(f"inlay: {error}\n")
         return EXIT_USAGE
     except InlayError as error:
-        excerpt = getattr(error, "excerpt", "")
-        sys.stderr.write(f"{excerpt}inlay: {error}\n")
+        excerpt = getattr(error, "excerpt", "").rstrip("\n")
+        sys.stderr.write(f"{excerpt}\ninlay: {error}\n" if excerpt else f"inlay: {error}\n")
         return EXIT_FAILED
 
 

@@ -177,7 +177,11 @@ class StageList:
         return any(step.sources for step in steps)
 
     def _step(self, stage: StageBuild, instruction: Instruction, lexer: Lexer) -> Step:
-        step = Step(instruction, tuple(self._sources(instruction, lexer)))
+        try:
+            step = Step(instruction, tuple(self._sources(instruction, lexer)))
+        except DockerfileError as error:
+            error.location = error.location or instruction.location  # BuildKit says no line here
+            raise
         for source in step.sources:
             stage.deps[source] = instruction
             if source.hidden:
@@ -188,7 +192,7 @@ class StageList:
         if isinstance(instruction, ins.Run):
             for name in instruction.sources:
                 # A mount without `from` may turn out to be none of the context: it counts as scratch.
-                yield self.find(name or SCRATCH) or StageBuild(name or SCRATCH)
+                yield self.find(name or SCRATCH) or StageBuild(name or SCRATCH, location=instruction.location)
         elif isinstance(instruction, ins.Copy) and instruction.source_stage:
             yield self._copy_source(instruction, lexer)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def last_line(result: BuildResult) -> str:
     """`sha256:… · 7 steps cached, 2 run · 1.05MB pulled, 2.10kB pushed`"""
-    steps = f"{result.steps_cached} steps cached, {result.steps_run} run"
+    steps = f"{result.steps_cached} step{'s' * (result.steps_cached != 1)} cached, {result.steps_run} run"
     moved = f"{size_text(result.bytes_pulled)} pulled, {size_text(result.bytes_pushed)} pushed"
     return " · ".join(part for part in (result.digest, steps, moved) if part)
 

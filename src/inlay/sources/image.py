@@ -73,11 +73,17 @@ class ImageResolver:
                 )
             except (NotFound, ContentError) as failure:
                 if not _is_missing(failure):
-                    raise SourceError(f"{reference}: {failure}") from failure
+                    raise SourceError(_about(reference, failure)) from failure
                 error = failure
             except RegistryError as failure:
-                raise SourceError(f"{reference}: {failure}") from failure
+                raise SourceError(_about(reference, failure)) from failure
         raise SourceError(f"{reference}: not found") from error
+
+
+def _about(reference: Reference, failure: Exception) -> str:
+    """What went wrong, with the image's name once."""
+    said = str(failure)
+    return said if str(reference) in said else f"{reference}: {said}"
 
 
 def _is_missing(error: Exception) -> bool:

@@ -1,0 +1,131 @@
+"""What is said, and with which exit code, when a build is asked for that cannot be: one sentence, no traceback."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from running import run_inlay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from running import Outcome
+
+FAILED, USAGE = 1, 2
+
+
+@pytest.fixture(scope="module")
+def closed_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def build(tmp_path: Path, dockerfile: str, *arguments: str) -> Outcome:
+    context = tmp_path / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(dockerfile)
+    (context / "out").symlink_to("/etc")
+    done = run_inlay("build", "--root", str(tmp_path / "root"), "-q", *arguments, str(context))
+    assert "Traceback" not in done.err
+    return done
+
+
+DOCKERFILES = {
+    "unknown-instruction": (
+        "FROM scratch\nFROBNICATE x\n",
+        "Dockerfile:2: dockerfile parse error on line 2: unknown instruction: FROBNICATE",
+    ),
+    "unknown-stage-index": ("FROM scratch\nCOPY --from=3 a b\n", "Dockerfile:2: invalid stage index 3"),
+    "missing-file": (
+        "FROM scratch\nCOPY no-file /\n",
+        'Dockerfile:2: [1/1] COPY no-file /: "/no-file": not found',
+    ),
+    "out-by-a-link": (
+        "FROM scratch\nCOPY out/passwd /\n",
+        'Dockerfile:2: [1/1] COPY out/passwd /: "/out/passwd": not found',
+    ),
+    "out-by-dots": (
+        "FROM scratch\nCOPY ../../etc/passwd /\n",
+        'Dockerfile:2: [1/1] COPY ../../etc/passwd /: "/etc/passwd": not found',
+    ),
+    "empty": ("", "the Dockerfile cannot be empty"),
+}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_dockerfile_that_cannot_be_built_is_told_with_its_line(name: str, tmp_path: Path) -> None:
+    dockerfile, sentence = DOCKERFILES[name]
+    done = build(tmp_path, dockerfile)
+    assert done.code == FAILED
+    assert done.err.splitlines()[-1] == f"inlay: {sentence}"
+    assert (">>> " + dockerfile.splitlines()[-1] in done.err) if dockerfile else True
+
+
+def test_a_registry_that_is_down_is_named_once(closed_port: int, tmp_path: Path) -> None:
+    image = f"127.0.0.1:{closed_port}/app:1"
+    done = build(tmp_path, f"FROM {image}\nRUN true\n")
+    assert done.code == FAILED
+    assert done.err.splitlines()[-1] == (
+        f"inlay: Dockerfile:1: {image}: cannot pull the manifest of {image}: 127.0.0.1:{closed_port}: "
+        "Connection refused; check the name, the network and the proxies"
+    )
+
+
+def test_a_cache_that_cannot_be_had_is_a_warning(closed_port: int, tmp_path: Path) -> None:
+    place = f"127.0.0.1:{closed_port}/app:1"
+    done = build(tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "--cache-from", place)
+    assert done.code == 0, done.err
+    assert done.out.startswith("sha256:")
+
+
+def test_a_push_to_nobody_fails_and_leaves_no_image(closed_port: int, tmp_path: Path) -> None:
+    done = build(
+        tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "-t", f"127.0.0.1:{closed_port}/app:1", "--push"
+    )
+    assert done.code == FAILED
+    assert "Connection refused" in done.err.splitlines()[-1]
+    assert not (tmp_path / "root/index.json").exists()
+
+
+WRONG = {
+    "no-context": (("/nowhere/at/all",), "the build context /nowhere/at/all does not exist"),
+    "file-as-context": (("/etc/passwd",), "the build context /etc/passwd is not a folder"),
+    "file-as-root": (
+        ("--root", "/etc/passwd", "/tmp"),
+        "cannot keep state in /etc/passwd: it is not a folder; choose another folder with --root",
+    ),
+    "cache-type": (
+        ("--cache-to", "type=frob", "/tmp"),
+        "--cache-to type=frob: type must be one of inline, registry, local, not 'frob'",
+    ),
+    "cache-without-ref": (
+        ("--cache-to", "type=registry", "/tmp"),
+        "--cache-to type=registry: ref=… is missing",
+    ),
+    "output-type": (
+        ("-o", "type=zip,dest=x", "/tmp"),
+        "--output type=zip,dest=x: type must be one of "
+        + "image, registry, oci, docker, local, tar, cacheonly, not 'zip'",
+    ),
+    "push-without-name": (("--push", "/tmp"), "nothing to push to: name the image with -t REGISTRY/NAME:TAG"),
+    "shm-size": (("--shm-size", "1q", "/tmp"), "--shm-size 1q: not a size such as 64m"),
+    "call": (
+        ("--call", "dance", "/tmp"),
+        "--call dance: must be build, check, outline or targets",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_usage_is_told_and_exits_with_2(name: str, tmp_path: Path) -> None:
+    arguments, sentence = WRONG[name]
+    root = () if "--root" in arguments else ("--root", str(tmp_path / "root"))
+    done = run_inlay("build", *root, *arguments)
+    assert done.code == USAGE
+    assert done.err == f"inlay: {sentence}\n"
