@@ -110,8 +110,10 @@ WRONG = {
     ),
     "output-type": (
         ("-o", "type=zip,dest=x", "/tmp"),
-        "--output type=zip,dest=x: type must be one of "
-        + "image, registry, oci, docker, local, tar, cacheonly, not 'zip'",
+        (
+            "--output type=zip,dest=x: type must be one of "
+            "image, registry, oci, docker, local, tar, cacheonly, not 'zip'"
+        ),
     ),
     "push-without-name": (("--push", "/tmp"), "nothing to push to: name the image with -t REGISTRY/NAME:TAG"),
     "shm-size": (("--shm-size", "1q", "/tmp"), "--shm-size 1q: not a size such as 64m"),
