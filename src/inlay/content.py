@@ -18,10 +18,11 @@ import hashlib
 import io
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, DigestMismatch
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

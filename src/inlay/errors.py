@@ -22,7 +22,7 @@ Attributes carry facts; `str(error)` is one sentence that says what happened, to
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from inlay.namedtuple import NamedTuple
 
 
 class InlayError(Exception):

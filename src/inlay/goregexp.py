@@ -10,7 +10,9 @@ Source: Go `regexp/syntax` (flags Perl), vendor/github.com/moby/patternmatcher o
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

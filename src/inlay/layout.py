@@ -14,11 +14,12 @@ import io
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 from inlay.content import CHUNK, ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer

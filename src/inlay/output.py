@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from inlay.cache.inline import inline_cache
 from inlay.cache.manifest import cache_manifest
@@ -21,6 +21,7 @@ from inlay.export.publish import (
     push_referrer,
     stored_blob,
 )
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import ImageConfig
 from inlay.oci.referrers import referrers_tag, with_referrer

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from inlay.errors import UsageError
 from inlay.gotext import atoi, quote
+from inlay.namedtuple import NamedTuple
 
 
 class Platform(NamedTuple):

@@ -10,9 +10,9 @@ Source: vendor/github.com/distribution/reference of BuildKit.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from inlay.errors import UsageError
+from inlay.namedtuple import NamedTuple
 
 _DEFAULT_DOMAIN = "docker.io"
 _OFFICIAL = "library/"

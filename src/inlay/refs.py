@@ -10,10 +10,11 @@ has packed. `RefStore` keeps one row per layer; it lives on the loop's thread, t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
 from inlay.solver.keys import Chain
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn

@@ -12,10 +12,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.digest import Digest
 from inlay.llb.ops import LOCKED, PRIVATE
+from inlay.namedtuple import NamedTuple
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import stat as mode_bits
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

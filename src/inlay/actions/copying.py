@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.actions.entries import (
     FILE,
@@ -23,6 +23,7 @@ from inlay.actions.entries import (
 from inlay.archive.tree import Entry, shown
 from inlay.archive.walking import has_exceptions, may_match_below
 from inlay.errors import SolveError
+from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, clean
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ Paths are absolute in the tree, without links above their last part; `str`, as i
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from inlay.archive.tree import shown
 from inlay.errors import SolveError
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     import os

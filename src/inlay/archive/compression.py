@@ -11,10 +11,11 @@ import hashlib
 import os
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 
 if TYPE_CHECKING:

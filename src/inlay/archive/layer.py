@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.archive import whiteout
 from inlay.archive.filecopy import copy_data
@@ -19,6 +19,7 @@ from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, 
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest
 from inlay.errors import ContentError, UnsafeArchive
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

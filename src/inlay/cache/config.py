@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.errors import CacheError, ContentError
+from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Chain, RecordNode
 from inlay.timestamp import parse_ns
 

@@ -9,11 +9,12 @@ Whatever is wrong with it becomes one warning, and the build goes on without it.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.cache.config import graph_of, parse_config
 from inlay.cache.inline import import_inline
 from inlay.errors import CacheError, InlayError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CACHE_CONFIG, INDEXES, MANIFESTS
 from inlay.oci.image import ImageConfig, Index, Manifest
 from inlay.progress.report import shown

@@ -7,11 +7,12 @@ layers that are not the image's own, is the former with the image as its `subjec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.cache.config import config_of, encode
 from inlay.digest import Digest
 from inlay.errors import UsageError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import (
     CACHE_CONFIG,
     CREATED_AT,

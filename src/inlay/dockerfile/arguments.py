@@ -7,10 +7,10 @@ surrogates for bytes that are not UTF-8; where BuildKit looks at single bytes, s
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote, valid
+from inlay.namedtuple import NamedTuple
 
 
 class Arguments(NamedTuple):

@@ -5,7 +5,7 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile import bases, buildargs, config
 from inlay.dockerfile import instructions as ins
@@ -21,6 +21,7 @@ from inlay.dockerfile.stages import StageList
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
+from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, join
 from inlay.platform import Platform, format_platform, normalise
 

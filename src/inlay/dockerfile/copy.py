@@ -5,7 +5,7 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert_copy.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile.drafts import FileDraft, MergeDraft
 from inlay.dockerfile.literals import check_digest, check_mode, parse_int
@@ -17,6 +17,7 @@ from inlay.gotext import quote
 from inlay.llb.graph import Notes, ProgressGroup
 from inlay.llb.keys import has_wildcard
 from inlay.llb.ops import Copy, MakeFile, Owner, User
+from inlay.namedtuple import NamedTuple
 from inlay.patterns import clean, join
 
 if TYPE_CHECKING:

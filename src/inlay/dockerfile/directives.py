@@ -5,10 +5,9 @@ Source: BuildKit's frontend/dockerfile/parser/directives.go.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE
+from inlay.namedtuple import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 _NAMES = ("syntax", "escape", "check")

@@ -7,7 +7,7 @@ those that the target needs into vertices (BuildKit: client/llb's states and `Ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import DockerfileError
 from inlay.llb.graph import NO_NOTES, Definition, Edge, Notes, Vertex, define
@@ -28,6 +28,7 @@ from inlay.llb.ops import (
     SourceOp,
     User,
 )
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

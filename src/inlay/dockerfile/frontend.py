@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
@@ -13,6 +13,7 @@ from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.linter import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError, Location
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from inlay.dockerfile.options import ConvertOptions

@@ -11,10 +11,10 @@ Go's net/url, whose spelling of a URL is hashed.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from inlay.errors import DockerfileError
 from inlay.gotext import quote, valid
+from inlay.namedtuple import NamedTuple
 from inlay.patterns import join
 
 

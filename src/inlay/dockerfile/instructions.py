@@ -8,7 +8,7 @@ BuildKit: frontend/dockerfile/instructions. Errors are `DockerfileError` with a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.dockerfile.flags import BOOL, LIST, TEXT, Flags
 from inlay.dockerfile.literals import format_duration, parse_duration, parse_int
@@ -17,6 +17,7 @@ from inlay.dockerfile.parser import chomp_heredoc, parse_heredoc
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, Location
 from inlay.gotext import SPACE, quote
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

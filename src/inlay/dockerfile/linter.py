@@ -5,11 +5,12 @@ BuildKit: frontend/dockerfile/linter. A rule is a row of text; the checks stand 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile.literals import parse_bool
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inlay.dockerfile.linter import LintOptions
 from inlay.dockerfile.literals import (
@@ -17,6 +17,7 @@ from inlay.dockerfile.literals import (
 from inlay.errors import UsageError
 from inlay.llb.graph import Resources
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, NETWORK_SANDBOX, HostIP, Ulimit
+from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform, normalise, parse
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ BuildKit: frontend/dockerfile/dockerfile2llb/outline.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from inlay.errors import Location

@@ -21,13 +21,14 @@ BuildKit names, which may be 0.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile import arguments
 from inlay.dockerfile.directives import BOM, DirectiveReader
 from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, Location
 from inlay.gotext import SPACE
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion
@@ -17,6 +17,7 @@ from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

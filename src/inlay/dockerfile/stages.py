@@ -5,7 +5,7 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go, up to `resolveStages`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.outlines import Outline
@@ -13,6 +13,7 @@ from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
 from inlay.gotext import atoi, quote
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

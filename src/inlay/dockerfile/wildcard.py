@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
 
 from inlay.errors import DockerfileError
 from inlay.gotext import valid
+from inlay.namedtuple import NamedTuple
 
 
 class Wildcard:

@@ -7,10 +7,11 @@ import os
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
 from inlay.executor import cgroup
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,10 @@ build, however that ended, nothing is left of it, and nothing of it was ever on 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.executor import linux
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

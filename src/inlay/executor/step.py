@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import ProcessFailed
 from inlay.executor import defaults, linux, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

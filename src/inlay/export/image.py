@@ -7,11 +7,12 @@ layers and times, so an image whose steps were all cached keeps its digest.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.errors import ExportError
 from inlay.llb.gojson import dumps, dumps_indented
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import (
     CREATED_AT,
     DESCRIPTION,

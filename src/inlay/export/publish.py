@@ -7,9 +7,10 @@ goes, everything else stays. A manifest goes last, so that nobody sees an image 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from inlay.errors import BlobNotFound
+from inlay.namedtuple import NamedTuple
 from inlay.oci.image import Manifest
 from inlay.tasks import Limiter, gather, in_thread, spawn
 

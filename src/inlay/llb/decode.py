@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inlay.digest import Digest
 from inlay.errors import SolveError
@@ -23,6 +23,7 @@ from inlay.llb.schema import (
     Field,
 )
 from inlay.llb.wire import InputName
+from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ the digests of the trees that the content selectors choose are taken elsewhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.digest import Digest
 from inlay.errors import SolveError
@@ -33,6 +33,7 @@ from inlay.llb.ops import (
     Op,
 )
 from inlay.llb.schema import BOOL, BYTES, FIELDS, INT, INTS, MESSAGE, STRING, STRINGS, USER
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,9 @@ This module evaluates its annotations: a NamedTuple whose annotations are text t
 define, and these are defined at every start.
 """
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+from inlay.namedtuple import NamedTuple
 
 EMPTY: Final = -1
 """As an input: scratch."""

@@ -6,7 +6,7 @@ entries are sorted by the bytes of their keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inlay.llb.schema import (
     ACTION,
@@ -24,6 +24,7 @@ from inlay.llb.schema import (
     STRINGS,
     USER,
 )
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.errors import ContentError
+from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ A parsed value keeps the raw bytes it came from: digests are taken of those, nev
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.errors import ContentError
+from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor
 from inlay.platform import Platform, normalise
 

@@ -12,9 +12,10 @@ import os
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inlay.errors import RegistryError, Unauthorized
+from inlay.namedtuple import NamedTuple
 from inlay.registry.url import Url, quote
 
 if TYPE_CHECKING:

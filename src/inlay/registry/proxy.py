@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import UsageError
+from inlay.namedtuple import NamedTuple
 from inlay.registry.url import Url, basic, is_loopback
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from inlay.errors import ContentError, RegistryError, Unauthorized
+from inlay.namedtuple import NamedTuple
 from inlay.registry.auth import Authenticator, DockerConfig
 from inlay.registry.dial import Abort, Tls, dial
 from inlay.registry.proxy import Proxy, proxy_for

@@ -8,8 +8,9 @@ same key is left out (BuildKit adds it, without results: solver/exporter.go, add
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import RecordNode, is_random, output_key
 from inlay.solver.vertex import inputs_first
 

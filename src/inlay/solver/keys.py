@@ -8,7 +8,9 @@ what its links say it is: the step's digest together with, for each input, the k
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

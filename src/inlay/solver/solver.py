@@ -12,9 +12,10 @@ here content, where it is known, decides which key it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from inlay.errors import CacheError, SolveError
+from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import CONTENT, CacheRecord, Link, output_key
 from inlay.solver.vertex import Silent, inputs_first
 from inlay.tasks import all_done, first_done, gather, spawn, start

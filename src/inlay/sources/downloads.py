@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError, SourceError, UsageError
+from inlay.namedtuple import NamedTuple
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic
 from inlay.sources.http import file_name, shown_url

@@ -7,10 +7,11 @@ registry; `--pull` asks the registry first. A digest is the same everywhere.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from inlay.errors import ContentError, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
+from inlay.namedtuple import NamedTuple
 from inlay.oci.image import ImageConfig, Manifest, chain_id, choose_platform, image_platforms
 from inlay.refs import Ref
 
