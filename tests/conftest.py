@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from fake_registry import FakeRegistry
 from running import Outcome, run_inlay
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
     (folder / "htpasswd").write_text(_HTPASSWD)
     auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
     yield from run_registry(folder, auth)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    """A registry in memory that misbehaves on demand."""
+    registry = FakeRegistry()
+    yield registry
+    registry.close()
 
 
 @pytest.fixture

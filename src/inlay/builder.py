@@ -17,7 +17,7 @@ from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
 from inlay.cache.deferred import DeferredCaches
-from inlay.errors import DockerfileError, SolveError
+from inlay.errors import BlobLost, DockerfileError, SolveError
 from inlay.frontend import Frontend
 from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
@@ -99,9 +99,7 @@ class _Build:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             converted = await in_thread(self.frontend.convert, abort=self.places.cancel)
             await gather(importing)
-            built = await self._solve(converted)
-            written = [await self.exporter.write(output, built) for output in self.outputs]
-            await self.exporter.export_caches(self.records)
+            written = await self._make(converted)
             self.frontend.save()
             return self._result(next((each for each in written if each.digest), Written()))
         except DockerfileError:
@@ -113,6 +111,19 @@ class _Build:
             self.worker.close()
             self.refs.close()
             self.places.close()
+
+    async def _make(self, converted: Sequence[Converted]) -> list[Written]:
+        """Solve and write. Where a layer of a cached result turns out to be gone, once more without it."""
+        while True:
+            try:
+                built = await self._solve(converted)
+                written = [await self.exporter.write(output, built) for output in self.outputs]
+                await self.exporter.export_caches(self.records)
+                return written
+            except BlobLost as error:
+                if not self.refs.give_up(error):
+                    raise
+                self.emit(Warned("", f"{error}; the steps that need it run again"))
 
     # -- caches come in ------------------------------------------------------------------------------
 

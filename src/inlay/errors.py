@@ -12,6 +12,7 @@
     │   └── RateLimited
     ├── ContentError               bytes that are not what they should be
     │   ├── BlobNotFound
+    │   ├── BlobLost               … that a cached result needs, and that is not to be had: the step runs again
     │   ├── DigestMismatch
     │   └── UnsafeArchive          an archive that reaches outside the folder it is unpacked into
     ├── CacheError                 a cache that cannot be used: becomes a warning, never fails a build
@@ -122,6 +123,18 @@ class ContentError(InlayError):
 
 class BlobNotFound(ContentError):
     """A blob that no place at hand has."""
+
+
+class BlobLost(ContentError):
+    """A layer of a cached result that its place, `location`, no longer has, or has something else for.
+
+    `digest` is the blob's. A build that meets it forgets the results that need the blob, and goes on.
+    """
+
+    def __init__(self, message: str, *, location: str, digest: str) -> None:
+        super().__init__(message)
+        self.location = location
+        self.digest = digest
 
 
 class DigestMismatch(ContentError):

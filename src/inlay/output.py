@@ -10,7 +10,7 @@ from inlay.cache.inline import inline_cache
 from inlay.cache.manifest import cache_manifest
 from inlay.cache.results import with_results
 from inlay.digest import Digest
-from inlay.errors import CacheError, ContentError, ExportError, InlayError, UsageError
+from inlay.errors import BlobLost, CacheError, ContentError, ExportError, InlayError, UsageError
 from inlay.export.image import Image, ImageLayer, assemble, assemble_index
 from inlay.export.publish import (
     Referrer,
@@ -172,6 +172,8 @@ class Exporter:
         except OSError as error:
             where = output.option.get("dest") or ", ".join(map(str, output.names))
             raise ExportError(f"cannot write {where}: {(error.strerror or str(error)).lower()}") from error
+        except BlobLost:
+            raise
         except ContentError as error:
             raise ExportError(str(error)) from error
 
@@ -352,6 +354,8 @@ class Exporter:
             try:
                 with shown(self._emit, f"exporting cache to {_CACHE_KINDS[option.type]}") as view:
                     await self._export_cache(option, records, view)
+            except BlobLost:
+                raise
             except (InlayError, OSError) as error:
                 if not option.flag("ignore-error"):
                     if isinstance(error, OSError):

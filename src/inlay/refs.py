@@ -10,10 +10,10 @@ has packed. `RefStore` keeps one row per layer; it lives on the loop's thread, t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from inlay.digest import Digest
-from inlay.errors import BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
+from inlay.errors import BlobLost, BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
 from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
 from inlay.solver.keys import Chain
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
+
+T = TypeVar("T")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS layer (
@@ -153,6 +155,9 @@ class RefStore:
         self._views: dict[tuple[str, ...], Task[View]] = {}
         self._seen: set[tuple[str, str]] = set()
         """Blobs that a place was found to have in this build: (location, digest)."""
+        self._cached: set[tuple[str, str]] = set()
+        """Layers that came with a cached result, and can be made again."""
+        self._lost: set[tuple[str, str]] = set()
         self._disk = Limiter(2)
         self._network = Limiter(4)
 
@@ -239,6 +244,7 @@ class RefStore:
         source = cast("Source", chain.provider)
         layers = []
         for blob in chain.descriptors():
+            self._cached.add((source.location, str(blob.digest)))
             diff_id = blob.annotation(UNCOMPRESSED)
             layers.append(
                 self.add_blob(
@@ -299,6 +305,7 @@ class RefStore:
             description=description,
             base=tuple(json.loads(row.base)),
         )
+        self._cached.add(_whereabouts(layer))
         here = layer.directory is not None or (layer.blob is not None and self._content.has_blob(layer.blob))
         if not here and (layer.source is None or layer.blob is None):
             raise CacheError(f"layer {key} is no longer in the store")
@@ -309,11 +316,15 @@ class RefStore:
         await gather([spawn(self._check(layer)) for layer in ref.layers])
 
     async def _check(self, layer: Layer) -> None:
-        if layer.directory is not None or layer.blob is None or self._content.has_blob(layer.blob):
+        if layer.directory is not None or layer.blob is None:
+            return
+        here = _whereabouts(layer)
+        if here in self._lost:
+            raise CacheError(f"layer {layer.key} cannot be had")
+        if self._content.has_blob(layer.blob):
             return
         if layer.source is None:
             raise CacheError(f"layer {layer.key} is no longer in the store")
-        here = (layer.source.location, str(layer.blob.digest))
         if here in self._seen:
             return
         try:
@@ -323,6 +334,33 @@ class RefStore:
         if not found:
             raise CacheError(f"layer {layer.key} is no longer at {layer.source.location}")
         self._seen.add(here)
+
+    def give_up(self, error: BlobLost) -> bool:
+        """Take it that a blob is not to be had: no result that needs it is loaded from now on. False where
+        that is known already, or it is no cached result's, so that trying again is of no use."""
+        here = (error.location, error.digest)
+        if here in self._lost or here not in self._cached:
+            return False
+        self._lost.add(here)
+        _drop_failed(self._unpacking)
+        _drop_failed(self._packing)
+        _drop_failed(self._trees)
+        _drop_failed(self._views)
+        return True
+
+    def _lost_layer(self, layer: Layer, error: Exception) -> Exception:
+        """`error`, or what it means where the layer came with a cached result."""
+        location, digest = here = _whereabouts(layer)
+        if here not in self._cached:
+            return error
+        if isinstance(error, DigestMismatch) and layer.blob is not None:
+            self._content.delete(layer.blob.digest)
+        where = location or "the store"
+        return BlobLost(
+            f"layer {digest} of a cached result cannot be had from {where} ({error})",
+            location=location,
+            digest=digest,
+        )
 
     # -- from blobs to directories ----------------------------------------------------------------
 
@@ -343,6 +381,14 @@ class RefStore:
         if layer.diff_id and (known := self._directory_of(layer.diff_id)):
             return known
         blob = await self.fetch(layer)
+        try:
+            return await self._unpack_blob(blob, layer, below)
+        except ContentError as error:
+            if isinstance(error, BlobLost):
+                raise
+            raise self._lost_layer(layer, error) from error
+
+    async def _unpack_blob(self, blob: Descriptor, layer: Layer, below: Sequence[Layer]) -> LayerDir:
         incoming = await in_thread(self.snapshotter.receive)
         try:
             applied = await in_thread(self._apply, blob, incoming.directory, limiter=self._disk)
@@ -374,14 +420,18 @@ class RefStore:
             return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
 
     async def fetch(self, layer: Layer) -> Descriptor:
-        """Bring the layer's blob into the store. Raises `BlobNotFound`."""
+        """Bring the layer's blob into the store. Raises `BlobLost` where it came with a cached result, else
+        `BlobNotFound` and what the place of the blob raises."""
         blob = layer.blob
         if blob is None:
             raise BlobNotFound(f"layer {layer.key} has no blob")
         if not self._content.has_blob(blob):
-            if layer.source is None:
-                raise BlobNotFound(f"layer {blob.digest} is not in the store, and nobody else has it")
-            await in_thread(self._content.fetch, blob, layer.source.blobs, limiter=self._network)
+            try:
+                if layer.source is None:
+                    raise BlobNotFound(f"layer {blob.digest} is not in the store, and nobody else has it")
+                await in_thread(self._content.fetch, blob, layer.source.blobs, limiter=self._network)
+            except (ContentError, RegistryError) as error:
+                raise self._lost_layer(layer, error) from error
         return blob
 
     # -- trees to look at and to write to ---------------------------------------------------------
@@ -501,6 +551,18 @@ class RefStore:
             json.dumps(layer.base),
         )
         self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def _drop_failed(tasks: dict[T, Task[Any]]) -> None:
+    """Let what failed be tried again."""
+    for name in [name for name, task in tasks.items() if not task.succeeded]:
+        del tasks[name]
+
+
+def _whereabouts(layer: Layer) -> tuple[str, str]:
+    """The place that has the layer's blob ("": the store), and the blob's digest."""
+    location = layer.source.location if layer.source is not None else ""
+    return location, str(layer.blob.digest) if layer.blob is not None else layer.key
 
 
 def _keys(ref: Ref) -> tuple[str, ...]:

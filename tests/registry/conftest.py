@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fake_registry import FakeRegistry
 
 from inlay.registry.transport import Settings, Transport
 
@@ -13,13 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import RunningRegistry
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    registry = FakeRegistry()
-    yield registry
-    registry.close()
 
 
 @pytest.fixture

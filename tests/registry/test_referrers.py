@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from fake_registry import Exchange, FakeRegistry, answer
 from test_repository import push_image
 
+from fake_registry import Exchange, FakeRegistry, answer
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError
 from inlay.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor

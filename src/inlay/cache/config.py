@@ -18,7 +18,7 @@ from inlay.digest import Digest
 from inlay.errors import CacheError, ContentError
 from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Chain, RecordNode
-from inlay.timestamp import parse_ns
+from inlay.timestamp import GO_ZERO, parse_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -265,6 +265,8 @@ def _number(value: object, what: str, limit: int = sys.maxsize) -> int:
 
 def _time(fields: dict[str, Any]) -> str:
     created = fields.get("createdAt")
+    if created is None:
+        return GO_ZERO
     if not isinstance(created, str) or parse_ns(created) is None:
         raise CacheError(f"a result in the cache has the time {created!r:.60}, which is none")
     return created

@@ -8,6 +8,7 @@ Whatever is wrong with it becomes one warning, and the build goes on without it.
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
+    from inlay.registry.dial import Abort
     from inlay.request import Option
     from inlay.solver.keys import RecordGraph
     from inlay.sources.places import Place, Places
@@ -36,6 +38,8 @@ CONFIG_LIMIT = 64 << 20
 """A cache config, or an image config with an inline cache, is read up to this many bytes."""
 _MAX_MANIFESTS = 200
 _MAX_REFERRERS = 8
+TIMEOUT_S = 60.0
+"""A cache whose manifests and records did not come within this time is done without."""
 
 
 class Imported(NamedTuple):
@@ -54,8 +58,8 @@ async def import_cache(option: Option, places: Places, emit: Callable[[Event], N
 def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> list[Imported]:
     name = option.get("ref") or option.get("src")
     try:
-        with shown(emit, f"importing cache manifest from {name}") as view:
-            place, tag = _place(option, places)
+        with shown(emit, f"importing cache manifest from {name}") as view, _deadline(option) as abort:
+            place, tag = _place(option, places, abort)
             top = place.images.fetch_manifest(tag)
             if (cache := _cache_manifest(top)) is not None:
                 return [Imported(_read_config(place, *cache))]
@@ -70,11 +74,35 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
         return []
 
 
-def _place(option: Option, places: Places) -> tuple[Place, str]:
+@contextlib.contextmanager
+def _deadline(option: Option) -> Iterator[Abort | None]:
+    """What ends the calls to a registry that takes too long; for other places nothing is needed."""
+    if option.type != "registry":
+        yield None
+        return
+    from threading import Timer
+
+    from inlay.registry.dial import Abort
+
+    abort = Abort()
+    timer = Timer(TIMEOUT_S, abort)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield abort
+    except InlayError as error:
+        if abort.is_raised:
+            raise CacheError(f"it did not come within {TIMEOUT_S:.0f} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _place(option: Option, places: Places, abort: Abort | None) -> tuple[Place, str]:
     """Where the cache is, and the tag or digest that names it there."""
-    if option.type == "registry":
+    if abort is not None:
         reference = parse_reference(option.get("ref"))
-        return places.cache_registry(reference), str(reference.digest or reference.tag or "latest")
+        return places.cache_registry(reference, abort), str(reference.digest or reference.tag or "latest")
     wanted = option.get("digest") or option.get("tag")
     if option.type == "local":
         wanted = wanted or "latest"

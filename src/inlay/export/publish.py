@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from inlay.errors import BlobNotFound
+from inlay.errors import BlobLost, BlobNotFound, ContentError, DigestMismatch, RegistryError
 from inlay.namedtuple import NamedTuple
 from inlay.oci.image import Manifest
 from inlay.tasks import Limiter, gather, in_thread, spawn
@@ -62,7 +62,20 @@ def stored_blob(descriptor: Descriptor, source: Source | None, content: ContentS
     """A blob that the store or `source` has. Whoever takes it in verifies it, so it is not done here too."""
     if content.has_blob(descriptor) or source is None:
         return Blob(descriptor, lambda: content.open_blob(descriptor, verify=False))
-    return Blob(descriptor, lambda: source.blobs.open_blob(descriptor, verify=False), source.location)
+
+    def open_there() -> BinaryIO:
+        try:
+            return source.blobs.open_blob(descriptor, verify=False)
+        except (ContentError, RegistryError) as error:
+            raise _lost(descriptor, source.location, error) from error
+
+    return Blob(descriptor, open_there, source.location)
+
+
+def _lost(descriptor: Descriptor, location: str, error: Exception) -> BlobLost:
+    digest = str(descriptor.digest)
+    said = f"layer {digest} cannot be had from {location} ({error})"
+    return BlobLost(said, location=location, digest=digest)
 
 
 def bytes_blob(descriptor: Descriptor, data: bytes) -> Blob:
@@ -78,13 +91,21 @@ def image_blobs(image: Image, layers: Sequence[Layer], content: ContentStore) ->
 async def push_blobs(
     destination: Destination, blobs: Sequence[Blob], limiter: Limiter, *, location: str = "", host: str = ""
 ) -> None:
-    """Bring `blobs` to `destination`, several at a time. What came from there (`location`) is there."""
+    """Bring `blobs` to `destination`, several at a time. What came from there (`location`) is there.
+
+    Raises `BlobLost` for one whose own place no longer has it.
+    """
 
     def push(blob: Blob) -> None:
         mount_from = ""
         if host and blob.location.startswith(f"registry:{host}/"):
             mount_from = blob.location.removeprefix(f"registry:{host}/")
-        destination.push_blob(blob.descriptor, blob.open, mount_from=mount_from)
+        try:
+            destination.push_blob(blob.descriptor, blob.open, mount_from=mount_from)
+        except DigestMismatch as error:
+            if not blob.location:
+                raise
+            raise _lost(blob.descriptor, blob.location, error) from error
 
     wanted = [blob for blob in blobs if not location or blob.location != location]
     await gather([spawn(in_thread(push, blob, limiter=limiter)) for blob in wanted])

@@ -264,25 +264,35 @@ def _identify(
     ways = [
         [Link(source, i, digest, selector) for source, selector in links] for i, links in enumerate(deciding)
     ]
-    found = _common(places, ways)
+    # Where every input leads to very many, the name that everybody would derive is as good as a known one.
+    found = _common(places, ways, most=MANY)
     return min(found) if found else derived_key(digest, deciding)
 
 
-def _common(places: Sequence[Relations], ways: Sequence[Iterable[Link]]) -> frozenset[KeyId]:
+def _common(
+    places: Sequence[Relations], ways: Sequence[Iterable[Link]], most: int = sys.maxsize
+) -> frozenset[KeyId]:
     """An input that leads to very many keys (the base image of a COPY that was built a thousand times) is
-    not searched through, but asked whether it leads to those that the other inputs have in common."""
+    not searched through, but asked whether it leads to those that the other inputs have in common.
+
+    None are found where each input leads to `most` keys or more.
+    """
     found: frozenset[KeyId] | None = None
     broad: list[Iterable[Link]] = []
-    for links in ways:
-        some = _targets(places, links, MANY)
-        if len(some) >= MANY:
-            broad.append(links)
-        else:
-            found = some if found is None else found & some
-            if not found:
-                return NONE
-    if found is None:
-        found = _targets(places, broad.pop())
+    many = MANY
+    while found is None:
+        if many > most:
+            return NONE
+        broad = []
+        for links in ways:
+            some = _targets(places, links, many)
+            if len(some) >= many:
+                broad.append(links)
+            else:
+                found = some if found is None else found & some
+                if not found:
+                    return NONE
+        many *= 16
     return frozenset(
         key
         for key in found

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inlay.oci.image import Index, Manifest
     from inlay.reference import Reference
     from inlay.refs import ImagePlace
+    from inlay.registry.dial import Abort
     from inlay.registry.repository import Repository
     from inlay.registry.transport import Transport
 
@@ -78,17 +79,20 @@ class Places:
             self._open[location] = Place(location, repository, repository)
         return self._open[location]
 
-    def cache_registry(self, reference: Reference) -> Place:
-        """Where an imported cache is: what was built here under that name, or its registry."""
+    def cache_registry(self, reference: Reference, abort: Abort) -> Place:
+        """Where an imported cache is: what was built here under that name, or its registry; `abort` ends the
+        reading of manifests and configs there."""
         if os.path.exists(f"{self._root}/index.json"):
             store = self.layout(self._root)
             name = str(reference if reference.tag or reference.digest else reference._replace(tag="latest"))
             try:
                 store.images.fetch_manifest(name)
             except ContentError:
-                return self.registry(reference)
-            return named(store, name)
-        return self.registry(reference)
+                pass
+            else:
+                return named(store, name)
+        place = self.registry(reference)
+        return place._replace(images=self.repository(reference).within(abort))
 
     def layout(self, path: str) -> Place:
         """An OCI layout, a folder or an archive. Raises `ContentError` where it is none."""
