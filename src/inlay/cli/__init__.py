@@ -6,14 +6,15 @@ Exit codes: 0 done · 1 it failed · 2 wrong usage · 3 `--require-cached` and s
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from inlay.cli.arguments import Arguments, Parsed
 from inlay.errors import InlayError, UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
@@ -27,8 +28,8 @@ _COMMANDS = {
 
 def run(argv: Sequence[str]) -> int:
     """Do what `argv` (without the program's name) asks; return the exit code."""
-    arguments = _parser(argv).parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    arguments = _quickly_parsed(argv) or _parser(argv).parse_args(argv)
+    command: Callable[[Any], int] = arguments.command
     try:
         return command(arguments)
     except UsageError as error:
@@ -40,13 +41,34 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAILED
 
 
+def _quickly_parsed(argv: Sequence[str]) -> Parsed | None:
+    """The arguments of an ordinary `inlay build`."""
+    if argv[:1] != ["build"]:
+        return None
+    arguments = Arguments()
+    import_module(_COMMANDS["build"][0]).add(arguments)
+    return arguments.parse(argv[1:])
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for `argv`: it knows the names of all commands, and the arguments of the one in `argv`."""
+    import argparse
+
+    class Version(argparse.Action):
+        def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+            super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+        def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+            from inlay import __version__
+
+            print(f"inlay {__version__}")
+            parser.exit()
+
     parser = argparse.ArgumentParser(
         prog="inlay",
         description="Build container images without a daemon; the build cache travels in the image.",
     )
-    parser.add_argument("--version", action=_Version)
+    parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     wanted = next((argument for argument in argv if not argument.startswith("-")), "")
     for name, (module, purpose) in _COMMANDS.items():
@@ -54,14 +76,3 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         if name == wanted:
             import_module(module).add(command)
     return parser
-
-
-class _Version(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from inlay import __version__
-
-        print(f"inlay {__version__}")
-        parser.exit()
