@@ -57,7 +57,7 @@ class Frontend:
         self._layouts: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._memory: DigestMemory | None = None
-        self._images = ImageResolver(self._places_of)
+        self._images = ImageResolver(self._places_of, store.content)
         self.epoch_s = _epoch(request)
         self.dockerfile = b""
         self.warnings: list[str] = []
@@ -203,7 +203,8 @@ class Frontend:
         path = self._layouts.get(store)
         if path is None:
             raise SourceError(f"{reference}: no OCI layout {store} was given")
-        return read_image(self._places.layout(path), str(reference.digest), platform, what=str(reference))
+        place, content = self._places.layout(path), self._store.content
+        return read_image(place, str(reference.digest), platform, what=str(reference), content=content)
 
     def _places_of(self, reference: Reference) -> list[Source]:
         """Where to look for an image: what was built here first, unless `--pull` says otherwise."""

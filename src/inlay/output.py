@@ -265,13 +265,17 @@ class Exporter:
     async def _push(self, name: Reference, made: _Made, built: Sequence[BuiltPlatform], view: Shown) -> None:
         place = self._places.registry(name)
         repository = self._places.repository(name)
+        if await in_thread(repository.has_manifest, made.top.descriptor, name.tag):
+            with view.status(f"{name}@{made.top.digest} is there already"):
+                pass
+            return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
         with view.status("pushing layers"):
             for image, each in zip(made.images, built, strict=True):
                 blobs = image_blobs(image, each.ref.layers, self._content)
                 await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
         with view.status(f"pushing manifest for {name}@{made.top.digest}"):
             await push_images(repository, made.images, made.several, [name.tag])
-        await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
+        return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
 
     async def _lay_beside(
         self, made: _Made, destination: Destination, view: Shown, *, location: str = "", host: str = ""

@@ -94,6 +94,44 @@ def test_a_fresh_machine_finds_every_step_in_the_image(
     assert len(history) == len(manifest["layers"])
 
 
+def test_an_unchanged_build_makes_two_requests(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    ref = f"{docker_registry.host}/unchanged:1"
+    build = (
+        "build",
+        "--root",
+        str(tmp_path / "s"),
+        "--push",
+        "--cache-to",
+        "type=inline",
+        "-t",
+        ref,
+        str(context),
+    )
+    assert inlay(*build).code == 0
+    mark = (docker_registry.folder / "log").stat().st_size
+    assert inlay(*build).code == 0
+    requests = docker_registry.requests(mark)
+    assert len(requests) == 2, requests
+    assert requests[-1] == "HEAD /v2/unchanged/manifests/1"
+
+
+def test_a_damaged_config_of_a_base_image_is_fetched_again(
+    inlay: Callable[..., Any], context: Path, base: str, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    repository, _, tag = base.removeprefix(f"{docker_registry.host}/").partition(":")
+    config = config_of(docker_registry.host, repository, tag or "latest")[1]["config"]["digest"]
+    build = ("build", "--root", str(tmp_path / "s"), "-t", "app", str(context))
+    assert inlay(*build).code == 0
+    kept = tmp_path / "s/blobs" / config.replace(":", "/")
+    whole = kept.read_bytes()
+    kept.write_bytes(bytes(len(whole)))
+    again = inlay(*build)
+    assert again.code == 0, again.err
+    assert kept.read_bytes() == whole
+
+
 def test_equal_layers_keep_their_times_and_the_image_its_digest(
     inlay: Callable[..., Any], context: Path, base: str, tmp_path: Path
 ) -> None:

@@ -56,6 +56,14 @@ def test_an_image_that_was_pushed_is_pulled_the_same(repository: Repository) -> 
     assert [repository.read_blob(layer, 100) for layer in manifest.layers] == [b"layer one", b"layer two"]  # type: ignore[union-attr]
 
 
+def test_a_manifest_is_there_under_the_names_that_it_has(repository: Repository) -> None:
+    one, other = push_image(repository, "v1", b"one"), push_image(repository, "v2", b"other")
+    assert repository.has_manifest(one, "v1")
+    assert repository.has_manifest(one, one.digest)
+    assert not repository.has_manifest(one, "v2")
+    assert not repository.has_manifest(other, "v3")
+
+
 def test_an_index_is_told_from_a_manifest(repository: Repository) -> None:
     image = push_image(repository, "v1", b"x")
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image.to_json()]}

@@ -78,27 +78,41 @@ class Gzip:
     prefix = _GZIP_HEADER
 
     def __init__(self, level: int = 2) -> None:
-        import zlib
-
-        from isal import isal_zlib
-
         if not 0 <= level <= 9:
             raise UsageError(f"gzip has the levels 0 to 9, not {level}")
         self._level = level
-        self._compressobj = isal_zlib.compressobj if level <= 3 else zlib.compressobj
-        self._isal = isal_zlib
 
     def compress(self, block: memoryview) -> tuple[bytes, int]:
-        deflate = self._compressobj(self._level, self._isal.DEFLATED, -15)
-        packed = deflate.compress(block) + deflate.flush(self._isal.Z_SYNC_FLUSH)
-        return packed, self._isal.crc32(block)
+        from isal import isal_zlib  # here, as most builds compress nothing
+
+        deflate = self._deflate()
+        packed = deflate.compress(block) + deflate.flush(isal_zlib.Z_SYNC_FLUSH)
+        return packed, isal_zlib.crc32(block)
+
+    def _deflate(self) -> _Deflate:
+        if self._level > 3:
+            import zlib
+
+            return zlib.compressobj(self._level, zlib.DEFLATED, -15)
+        from isal import isal_zlib
+
+        return cast("_Deflate", isal_zlib.compressobj(self._level, isal_zlib.DEFLATED, -15))
 
     def suffix(self, checksums: list[tuple[int, int]]) -> bytes:
+        from isal import isal_zlib
+
         crc = size = 0
         for block_crc, length in checksums:
-            crc = self._isal.crc32_combine(crc, block_crc, length)
+            crc = isal_zlib.crc32_combine(crc, block_crc, length)
             size += length
         return _GZIP_END + crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+class _Deflate(Protocol):
+    """A compressor of zlib or isal."""
+
+    def compress(self, data: memoryview, /) -> bytes: ...
+    def flush(self, mode: int = ..., /) -> bytes: ...
 
 
 class Zstd:

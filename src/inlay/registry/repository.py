@@ -178,6 +178,12 @@ class Repository:
 
         return BlobUpload(self)
 
+    def has_manifest(self, descriptor: Descriptor, ref: str) -> bool:
+        """Whether `ref` names just this manifest here, so that what it refers to is here too."""
+        request = self._manifest_request("HEAD", self._own, ref)._replace(scopes=self._push_scope)
+        with self.transport.open(request) as response:
+            return response.status == 200 and response.header("docker-content-digest") == descriptor.digest
+
     def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor:
         """Push a manifest or index under a tag, or, by default, its digest alone."""
         self.put_manifest(raw, media_type, ref)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from inlay.errors import ContentError, NotFound, RegistryError, SourceError
+from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
 from inlay.namedtuple import NamedTuple
 from inlay.oci.image import ImageConfig, Manifest, chain_id, choose_platform, image_platforms
@@ -18,7 +18,9 @@ from inlay.refs import Ref
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inlay.content import ContentStore
     from inlay.digest import Digest
+    from inlay.oci.descriptor import Descriptor
     from inlay.platform import Platform
     from inlay.reference import Reference
     from inlay.refs import RefStore, Source
@@ -39,9 +41,10 @@ class ResolvedImage(NamedTuple):
 class ImageResolver:
     """Finds images by reference, each once. May be used from several threads."""
 
-    def __init__(self, places: Callable[[Reference], list[Source]]) -> None:
-        """`places` names, for a reference, where to look, in order."""
+    def __init__(self, places: Callable[[Reference], list[Source]], content: ContentStore) -> None:
+        """`places` names, for a reference, where to look, in order; `content` keeps configs."""
         self._places = places
+        self._content = content
         self._known: dict[tuple[str, Platform], ResolvedImage] = {}
         self._lock = threading.Lock()
         self._each: dict[tuple[str, Platform], threading.Lock] = {}
@@ -69,9 +72,8 @@ class ImageResolver:
         error: Exception | None = None
         for place in self._places(reference):
             try:
-                return read_image(
-                    place, str(reference.digest or reference.tag), platform, what=str(reference)
-                )
+                name = str(reference.digest or reference.tag)
+                return read_image(place, name, platform, what=str(reference), content=self._content)
             except (NotFound, ContentError) as failure:
                 if not _is_missing(failure):
                     raise SourceError(_about(reference, failure)) from failure
@@ -93,8 +95,11 @@ def _is_missing(error: Exception) -> bool:
     return isinstance(error, NotFound | BlobNotFound)
 
 
-def read_image(place: Source, name: str, platform: Platform, *, what: str) -> ResolvedImage:
-    """The image for `platform` that tag or digest `name` leads to."""
+def read_image(
+    place: Source, name: str, platform: Platform, *, what: str, content: ContentStore
+) -> ResolvedImage:
+    """The image for `platform` that tag or digest `name` leads to. Its config is looked for in `content`
+    first, and kept there."""
     images = place.images
     top = images.fetch_manifest(name)
     manifest = top
@@ -108,12 +113,23 @@ def read_image(place: Source, name: str, platform: Platform, *, what: str) -> Re
         manifest = images.fetch_manifest(chosen.digest)
     if not isinstance(manifest, Manifest):
         raise SourceError(f"{what}: indexes within indexes within indexes")
-    config = ImageConfig.parse(images.read_blob(manifest.config, CONFIG_LIMIT))
+    config = ImageConfig.parse(_read_config(place, manifest.config, content))
     if len(config.diff_ids) != len(manifest.layers):
         raise SourceError(
             f"{what}: its config lists {len(config.diff_ids)} layers and its manifest {len(manifest.layers)}"
         )
     return ResolvedImage(top.digest, manifest, config, place)
+
+
+def _read_config(place: Source, config: Descriptor, content: ContentStore) -> bytes:
+    if content.has_blob(config):
+        try:
+            return content.read_blob(config, CONFIG_LIMIT)
+        except DigestMismatch:
+            content.delete(config.digest)  # it comes anew
+    raw = place.images.read_blob(config, CONFIG_LIMIT)
+    content.put(raw)
+    return raw
 
 
 def image_digests(image: ResolvedImage, platform: Platform) -> tuple[str, str]:
