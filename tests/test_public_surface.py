@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 
 def test_the_public_names() -> None:
-    assert inlay.__all__ == ["BuildResult", "InlayError", "StepOutcome", "__version__", "build"]
+    assert inlay.__all__ == [
+        "BuildResult",
+        "Change",
+        "Explanation",
+        "InlayError",
+        "NotCached",
+        "StepOutcome",
+        "__version__",
+        "build",
+    ]
     assert [name for name in inlay.__all__ if getattr(inlay, name).__doc__ is None] == []
 
 

@@ -15,15 +15,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inlay.api import build
     from inlay.errors import InlayError
-    from inlay.request import BuildResult, StepOutcome
+    from inlay.request import BuildResult, Change, Explanation, StepOutcome
+    from inlay.solver.solver import NotCached
 
 __version__ = "0.1.0"
 
-__all__ = ["BuildResult", "InlayError", "StepOutcome", "__version__", "build"]
+__all__ = [
+    "BuildResult",
+    "Change",
+    "Explanation",
+    "InlayError",
+    "NotCached",
+    "StepOutcome",
+    "__version__",
+    "build",
+]
 
 _HOMES = {
     "BuildResult": "inlay.request",
+    "Change": "inlay.request",
+    "Explanation": "inlay.request",
     "InlayError": "inlay.errors",
+    "NotCached": "inlay.solver.solver",
     "StepOutcome": "inlay.request",
     "build": "inlay.api",
 }

@@ -42,6 +42,7 @@ def build(
     no_cache: bool = False,
     pull: bool = False,
     require_cached: bool = False,
+    explain: bool = False,
     root: str | os.PathLike[str] = "",
     runtime: str = "",
     insecure_registries: Sequence[str] = (),
@@ -51,7 +52,8 @@ def build(
 
     Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`) are
     that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
-    threads. Raises `InlayError`s; see `inlay.errors`.
+    threads. With `explain` the result says of each step that ran why it did; with `require_cached` nothing
+    runs, and `NotCached` says why it would have to. Raises `InlayError`s; see `inlay.errors`.
 
         result = build("examples/service", tags=["service"], cache_to=["type=inline"])
         print(result.digest, [step.outcome for step in result.steps])
@@ -79,6 +81,7 @@ def build(
         runtime=runtime,
         insecure_registries=tuple(insecure_registries),
         require_cached=require_cached,
+        explain=explain,
     )
     return run_build(request, on_event)
 

@@ -17,7 +17,7 @@ from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
 from inlay.cache.deferred import DeferredCaches
-from inlay.errors import BlobLost, DockerfileError, SolveError
+from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError
 from inlay.frontend import Frontend
 from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from inlay.progress.events import Event
     from inlay.request import BuildRequest, Option
     from inlay.solver.export import Export
+    from inlay.solver.keys import RecordGraph
 
 __all__ = ["NotCached", "build"]
 
@@ -92,6 +93,9 @@ class _Build:
         self.deferred = DeferredCaches(self.index)
         self.observer = _Observer(sink)
         self.records: Export | None = None
+        self.imported: list[tuple[str, list[RecordGraph]]] = []
+        self.solver: Solver[Result] | None = None
+        self.steps: dict[str, Step] = {}
 
     async def run(self) -> BuildResult:
         self.secrets.check()
@@ -101,11 +105,15 @@ class _Build:
             await gather(importing)
             written = await self._make(converted)
             self.frontend.save()
-            return self._result(next((each for each in written if each.digest), Written()))
+            result = self._result(next((each for each in written if each.digest), Written()))
+            self._remember()
+            return result
         except DockerfileError:
             raise
         except SolveError as error:
             error.excerpt = self.frontend.excerpt(error.location)
+            error.steps = self._outcomes()
+            self._remember()
             raise
         finally:
             self.worker.close()
@@ -130,13 +138,16 @@ class _Build:
     async def _import(self, option: Option) -> None:
         from inlay.cache.imports import import_cache
 
-        for imported in await import_cache(option, self.places, self.emit):
+        caches = await import_cache(option, self.places, self.emit)
+        for imported in caches:
             self.deferred.ingest(imported)
+        self.imported.append((option.get("ref") or option.get("src"), [each.graph for each in caches]))
 
     # -- solving -------------------------------------------------------------------------------------
 
     async def _solve(self, converted: Sequence[Converted]) -> list[BuiltPlatform]:
-        solver: Solver[Result] = Solver(
+        self.steps.clear()
+        self.solver = solver = Solver(
             self.index,
             self.worker,
             clock=self._clock,
@@ -168,7 +179,52 @@ class _Build:
             self.frontend.source_of(self.refs),
             ignore_cache=lambda vertex: vertex.ignore_cache,
         )
+        self.steps |= steps
         return Edge(steps[definition.target.vertex.digest], definition.target.output)
+
+    # -- why steps ran -------------------------------------------------------------------------------
+
+    def _outcomes(self) -> tuple[StepOutcome, ...]:
+        """What became of the steps; with the reasons of those that were not cached, where they are wanted."""
+        outcomes, solver = self.observer.outcomes, self.solver
+        if solver is None or not (self.request.explain or solver.missing):
+            return tuple(outcomes.values())
+        from inlay.explanation import Explainer
+        from inlay.journal import Journal
+
+        explainer = Explainer(
+            solver,
+            list(self.steps.values()),
+            Journal(self.store.root),
+            imports=self.imported,
+            no_cache=self.request.no_cache,
+            blank=self.store.cache.was_empty and not any(graphs for _, graphs in self.imported),
+        )
+        for vertex in solver.missing:
+            if (step := _step(vertex)).is_instruction:
+                outcomes[step.digest] = _outcome(step, "missing")
+        return tuple(
+            outcome if outcome.outcome == "cached" else outcome._replace(explanation=explainer.explain(step))
+            for step in sorted(self.steps.values(), key=_line)
+            if (outcome := outcomes.get(step.digest)) is not None
+        )
+
+    def _remember(self) -> None:
+        """Note for later builds what the steps were, if this one may have learned anything.
+
+        Not where all came out of an import into a new store: that may never be used again.
+        """
+        ran = any(outcome.outcome != "cached" for outcome in self.observer.outcomes.values())
+        imported = self.request.cache_from and not self.store.cache.was_empty
+        if self.solver is None or not (ran or imported or self.request.explain):
+            return
+        from inlay.explanation import remember
+        from inlay.journal import Journal
+
+        try:
+            remember(self.solver, self.steps.values(), Journal(self.store.root))
+        except (InlayError, OSError) as error:
+            self.emit(Warned("", f"what steps were is not remembered: {error}"))
 
     def _clock(self) -> int:
         """The time that records and layers get: SOURCE_DATE_EPOCH, where that is set."""
@@ -184,7 +240,7 @@ class _Build:
         return BuildResult(
             written.digest,
             written.config_digest,
-            tuple(self.observer.outcomes.values()),
+            self._outcomes(),
             self.places.bytes_pulled,
             self.places.bytes_pushed,
             tuple(self.frontend.warnings),
@@ -222,7 +278,16 @@ class _Observer:
         step = _step(vertex)
         self._emit(event)
         if step.is_instruction:
-            self.outcomes[step.digest] = StepOutcome(step.vertex.name, outcome, step.digest)
+            self.outcomes[step.digest] = _outcome(step, outcome)
+
+
+def _outcome(step: Step, outcome: str) -> StepOutcome:
+    location = step.vertex.location
+    return StepOutcome(step.vertex.name, outcome, step.digest, str(location) if location else "")
+
+
+def _line(step: Step) -> int:
+    return step.vertex.location.first_line if step.vertex.location is not None else 0
 
 
 def _step(vertex: object) -> Step:

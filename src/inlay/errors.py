@@ -23,7 +23,12 @@ Attributes carry facts; `str(error)` is one sentence that says what happened, to
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from inlay.namedtuple import NamedTuple
+
+if TYPE_CHECKING:
+    from inlay.request import StepOutcome
 
 
 class InlayError(Exception):
@@ -67,7 +72,10 @@ class DockerfileError(InlayError):
 
 
 class SolveError(InlayError):
-    """A step that could not be done; `step` is its name, `location` its place in the Dockerfile."""
+    """A step that could not be done; `step` is its name, `location` its place in the Dockerfile.
+
+    `steps` holds the `StepOutcome`s of all steps that the build came to.
+    """
 
     def __init__(self, message: str, *, step: str = "", location: Location | None = None) -> None:
         super().__init__(message)
@@ -75,6 +83,7 @@ class SolveError(InlayError):
         self.step = step
         self.location = location
         self.excerpt = ""
+        self.steps: tuple[StepOutcome, ...] = ()
 
     def __str__(self) -> str:
         where = f"{self.location}: " if self.location else ""

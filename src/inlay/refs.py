@@ -448,6 +448,11 @@ class RefStore:
 
         return Tree.at((await self.view(ref)).path)
 
+    def opened(self, ref: Ref) -> Tree | None:
+        """The tree of `ref`, if somebody has asked for it."""
+        task = self._trees.get(_keys(ref))
+        return task.result() if task is not None and task.succeeded else None
+
     async def view(self, ref: Ref) -> View:
         """A read-only mount of `ref`, shared by all who ask, and there until `close`."""
         key = _keys(ref)

@@ -85,12 +85,37 @@ class BuildRequest(NamedTuple):
     explain: bool = False
 
 
+class Change(NamedTuple):
+    """One thing that is not as it was: a file, an argument, a base image's digest.
+
+    `before` and `after` describe it, in a few words; empty where there was, or is, no such thing.
+    """
+
+    what: str
+    before: str = ""
+    after: str = ""
+
+
+class Explanation(NamedTuple):
+    """Why nothing in any cache matched a step: sentences without a full stop, and what changed."""
+
+    reasons: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+
+
 class StepOutcome(NamedTuple):
-    """How one step of the Dockerfile ended: `outcome` is `cached`, `ran` or `failed`."""
+    """How one step of the Dockerfile ended.
+
+    `outcome` is `cached`, `ran`, `failed`, or `missing` where `require_cached` kept it from running;
+    `location` its place, such as `Dockerfile:3`. There is an `explanation` of steps that were not cached
+    where one was asked for.
+    """
 
     name: str
     outcome: str
     digest: str
+    location: str = ""
+    explanation: Explanation | None = None
 
 
 class BuildResult(NamedTuple):

@@ -8,6 +8,7 @@ root/layers.db                  where each layer is
 root/http                       which downloads are here, and how to ask whether they have changed
 root/mounts                     cache mounts of RUN steps
 root/memory                     digests of context files, by stat
+root/journal                    what steps and their files were, for `--explain`
 root/runtime                    bundles of running steps, and what probes found
 root/lease                      locked, shared, by every build; exclusively by prune
 """

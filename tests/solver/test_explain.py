@@ -131,7 +131,7 @@ def test_what_was_made_on_the_same_input_before() -> None:
     edge = b.step("new", "new", "n", b.step("base", "base", "b"))
     solver = b.solver()
     tasks.run(solver.solve([edge]))
-    assert steps_on(solver, edge, 0) == {output_key(sha("seed", seed), 0) for seed in ("old", "older")}
+    assert steps_on(solver, edge).keys() == {output_key(sha("seed", seed), 0) for seed in ("old", "older")}
 
 
 def test_imported_content_counts() -> None:

@@ -9,7 +9,7 @@ from inlay.errors import SolveError
 from inlay.llb.keys import cache_map
 from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
 from inlay.platform import host
-from inlay.refs import Ref
+from inlay.refs import ContextRef, Ref
 from inlay.solver.keys import CacheInput, CacheMap
 from inlay.solver.vertex import Edge
 from inlay.tasks import in_thread
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from inlay.actions.worker import Result, Worker
+    from inlay.archive.tree import Tree
     from inlay.llb.graph import Vertex
     from inlay.llb.keys import ContentSelector
 
@@ -57,6 +58,10 @@ class Step:
     def is_instruction(self) -> bool:
         """Whether it is a step of the Dockerfile, rather than a source or an internal one."""
         return not isinstance(self.vertex.op, SourceOp) and not self.vertex.name.startswith("[internal]")
+
+    def opened(self, result: Result) -> Tree | None:
+        """The tree of `result`, if a step has looked into it; None of an empty one."""
+        return result.context if isinstance(result, ContextRef) else self._worker.refs.opened(result)
 
     async def cache_map(self) -> CacheMap[Result]:
         if self._source is not None:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
-from inlay.errors import UsageError
+from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
     Option,
@@ -22,9 +22,10 @@ from inlay.request import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from inlay.progress.events import Event
+    from inlay.request import StepOutcome
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -184,8 +185,15 @@ def _build(arguments: argparse.Namespace) -> int:
     try:
         result = build(request, sink)
     except NotCached as error:
+        _explain(error.steps)
         sys.stderr.write(f"inlay: {error}\n")
         return EXIT_NOT_CACHED
+    except SolveError as error:
+        if request.explain:
+            _explain(error.steps)
+        raise
+    if request.explain:
+        _explain(result.steps)
     if arguments.iidfile:
         _write(arguments.iidfile, result.config_digest or result.digest)
     if arguments.metadata_file:
@@ -199,6 +207,13 @@ def _build(arguments: argparse.Namespace) -> int:
 
         sys.stderr.write(last_line(result) + "\n")
     return 0
+
+
+def _explain(steps: Sequence[StepOutcome]) -> None:
+    from inlay.progress.explained import explanation_text
+
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    sys.stderr.write(explanation_text(steps, colour=colour))
 
 
 def request_of(arguments: argparse.Namespace) -> BuildRequest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inlay.progress.plain import size_text
 
 if TYPE_CHECKING:
-    from inlay.request import BuildRequest, BuildResult
+    from inlay.request import BuildRequest, BuildResult, StepOutcome
 
 
 def last_line(result: BuildResult) -> str:
@@ -28,6 +28,15 @@ def metadata(result: BuildResult, request: BuildRequest) -> str:
         "inlay.steps.run": result.steps_run,
         "inlay.bytes.pulled": result.bytes_pulled,
         "inlay.bytes.pushed": result.bytes_pushed,
+        "inlay.steps": [_step(step) for step in result.steps],
         "inlay.warnings": list(result.warnings),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _step(step: StepOutcome) -> dict[str, object]:
+    fields: dict[str, object] = {"name": step.name, "outcome": step.outcome, "location": step.location}
+    if step.explanation is not None:
+        fields["reasons"] = list(step.explanation.reasons)
+        fields["changes"] = [change._asdict() for change in step.explanation.changes]
+    return fields

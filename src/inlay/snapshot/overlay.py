@@ -137,7 +137,12 @@ class Overlay(LayerDirs):
         return self._mount(layers, "")
 
     def _mount(self, layers: Sequence[LayerDir], changes: str) -> OverlayView:
-        """Mount `layers`, and for writing the folder `changes` (inside the root) on top of them."""
+        """Mount `layers`, and for writing the folder `changes` (inside the root) on top of them.
+
+        A layer that stands in them twice counts where it is uppermost: overlayfs refuses a folder twice, and
+        what the lower one has shows through nowhere.
+        """
+        layers = list(dict.fromkeys(reversed(layers)))[::-1]
         most = _MAX_LAYERS if self._append else _MAX_LAYERS_MOUNT2
         merged = merge(self, layers[: len(layers) - most + 1]) if len(layers) > most else None
         try:

@@ -68,6 +68,8 @@ class Database:
         self._warn = warn
         self._connection = self._open()
         self._empty = self._is_empty()
+        self.was_empty = self._empty
+        """Whether there was nothing in it when it was opened."""
 
     def targets(self, link: Link, limit: int = -1) -> list[KeyId]:
         return [row[0] for row in self._read(_TARGETS, (*link, limit))]

@@ -11,6 +11,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Link, is_random, output_key
 
 if TYPE_CHECKING:
+    from inlay.solver.keys import KeyId
     from inlay.solver.solver import Solver
     from inlay.solver.vertex import Edge
 
@@ -70,15 +71,18 @@ def step_key(solver: Solver[R], edge: Edge[R]) -> str:
     return output_key(solver.cache_map_of(edge.vertex).digests[0], edge.output)
 
 
-def steps_on(solver: Solver[R], edge: Edge[R], i: int) -> set[str]:
-    """The step keys of all that was made on input `i` of `edge` before this solve, as that input."""
+def steps_on(solver: Solver[R], edge: Edge[R]) -> dict[str, set[KeyId]]:
+    """The step keys of all that was made of an input of `edge`, or of what it contains, before this solve,
+    each with the keys that it has there."""
     made = solver.made_keys
-    return {
-        link.digest
-        for key in solver.keys_of(edge.vertex.inputs[i])
-        for link, target in solver.index.links_from(key)
-        if link.input == i and target not in made
-    }
+    found: dict[str, set[KeyId]] = {}
+    for i, below in enumerate(edge.vertex.inputs):
+        content = solver.content_of(edge.vertex, i)
+        for source in (*solver.keys_of(below), *([content] if content else [])):
+            for link, target in solver.index.links_from(source):
+                if link.input == i and target not in made:
+                    found.setdefault(link.digest, set()).add(target)
+    return found
 
 
 def _ways(solver: Solver[R], edge: Edge[R], i: int) -> list[Link]:

@@ -103,6 +103,15 @@ class Solver(Generic[R]):
         cache_map: CacheMap[R] = self._tasks["map", vertex.digest].result()
         return cache_map
 
+    def is_mapped(self, vertex: Vertex[R]) -> bool:
+        """Whether the solve came to ask for the cache map of `vertex`, and got it."""
+        return self._answer("map", vertex.digest) is not None
+
+    def result_of(self, edge: Edge[R]) -> R | None:
+        """The result of `edge`, if the solve needed it."""
+        result = self._answer("result", edge.vertex.digest, edge.output)
+        return result.value if result is not None else None
+
     def keys_of(self, edge: Edge[R]) -> Keys:
         """All keys by which this solve knows `edge`; none of an edge that it never had to ask for them."""
         vertex, output = edge
