@@ -73,7 +73,9 @@ class _Build:
         self.emit = sink
         self.places = Places(store.root, insecure_registries=request.insecure_registries)
         self.secrets = Secrets(request.secrets, request.ssh)
-        self.remote = RemoteSources(store.root, store.snapshotter, self.places, self.secrets)
+        self.remote = RemoteSources(
+            store.root, store.snapshotter, lambda: self.refs, self.places, self.secrets
+        )
         self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.refs = RefStore(
             store.layers, store.content, store.snapshotter, self.places.at, epoch_s=self.frontend.epoch_s
@@ -101,7 +103,7 @@ class _Build:
         self.secrets.check()
         try:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
-            converted = await in_thread(self.frontend.convert, abort=self.places.cancel)
+            converted = await in_thread(self.frontend.convert, abort=self._cancel)
             await gather(importing)
             written = await self._make(converted)
             self.frontend.save()
@@ -132,6 +134,11 @@ class _Build:
                 if not self.refs.give_up(error):
                     raise
                 self.emit(Warned("", f"{error}; the steps that need it run again"))
+
+    def _cancel(self) -> None:
+        """End all transfers soon."""
+        self.places.cancel()
+        self.remote.cancel()
 
     # -- caches come in ------------------------------------------------------------------------------
 

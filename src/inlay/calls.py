@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from inlay.actions.secrets import Secrets
 from inlay.errors import UsageError
 from inlay.frontend import Frontend
+from inlay.refs import RefStore
 from inlay.sources.places import Places
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store
@@ -55,7 +56,11 @@ def _report(request: BuildRequest, name: str) -> LintReport | OutlineReport | Ta
 
 def _frontend(request: BuildRequest, store: Store, places: Places) -> Frontend:
     secrets = Secrets(request.secrets, request.ssh)
-    remote = RemoteSources(store.root, store.snapshotter, places, secrets)
+
+    def refs() -> RefStore:
+        return RefStore(store.layers, store.content, store.snapshotter, places.at)
+
+    remote = RemoteSources(store.root, store.snapshotter, refs, places, secrets)
     return Frontend(request, store, places, lambda event: None, remote)
 
 

@@ -228,7 +228,7 @@ class Frontend:
             if op.scheme == "local":  # type: ignore[union-attr]
                 return self._local(op)  # type: ignore[arg-type]
             if op.scheme in self._remote.schemes:  # type: ignore[union-attr]
-                return self._remote.open(op, refs)  # type: ignore[arg-type]
+                return self._remote.open(op)  # type: ignore[arg-type]
             raise SolveError(
                 f"{op.identifier}: sources of this kind cannot be fetched yet",  # type: ignore[union-attr]
                 step=vertex.name,

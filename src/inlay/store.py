@@ -6,6 +6,7 @@ root/snapshots                  layers as directories
 root/cache.db                   keys and records of steps
 root/layers.db                  where each layer is
 root/http                       which downloads are here, and how to ask whether they have changed
+root/git                        bare repositories: what was fetched from remotes
 root/mounts                     cache mounts of RUN steps
 root/memory                     digests of context files, by stat
 root/journal                    what steps and their files were, for `--explain`

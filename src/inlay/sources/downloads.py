@@ -20,6 +20,7 @@ from inlay.errors import ContentError, RegistryError, SourceError, UsageError
 from inlay.namedtuple import NamedTuple
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic
+from inlay.sources.credentials import header_text
 from inlay.sources.http import file_name, shown_url
 from inlay.sources.httpdate import parse_http_date
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from inlay.registry.transport import Transport
     from inlay.registry.wire import Response
     from inlay.snapshot.snapshotter import LayerDir, Snapshotter
-    from inlay.sources.http import WebFile
+from inlay.sources.http import WebFile
 
 SIZE_LIMIT = 64 << 30
 """Bytes of a download: a server that sends without end does not fill the disk."""
@@ -179,11 +180,11 @@ class Downloads:
                     f"{shown_url(file.url)}: the secret {file.auth_header_secret} was not given; pass "
                     f"--secret id={file.auth_header_secret},env=NAME"
                 )
-            return _line(value, file.auth_header_secret)
+            return header_text(value, file.auth_header_secret)
         for prefix, before in (("HTTP_AUTH_TOKEN_", "Bearer "), ("HTTP_AUTH_HEADER_", "")):
             value = self._secret(prefix + host)
             if value is not None:
-                return before + _line(value, prefix + host)
+                return before + header_text(value, prefix + host)
         userinfo, at, _ = file.url.partition("://")[2].partition("/")[0].rpartition("@")
         return basic(userinfo) if at else ""
 
@@ -317,14 +318,6 @@ def _escaped(url: str) -> str:
 
 def _percent(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in char.encode(errors="surrogateescape"))
-
-
-def _line(value: bytes, name: str) -> str:
-    """A secret as part of a header. Raises `SourceError` for one that would be several lines."""
-    text = value.decode("latin-1").strip()
-    if "\n" in text or "\r" in text or "\0" in text:
-        raise SourceError(f"the secret {name} has several lines, and cannot be a header")
-    return text
 
 
 def _too_large(url: str) -> SourceError:

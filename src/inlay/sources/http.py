@@ -20,6 +20,8 @@ from inlay.sources.httpdate import format_http_date, parse_http_date
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inlay.llb.ops import SourceOp
     from inlay.refs import RefStore
     from inlay.sources.downloads import Download, Downloads
@@ -64,7 +66,7 @@ class WebFile(NamedTuple):
 class HttpSource:
     """One op. Its questions may be asked on the loop, or in any thread by `download`."""
 
-    def __init__(self, op: SourceOp, downloads: Downloads, refs: RefStore) -> None:
+    def __init__(self, op: SourceOp, downloads: Downloads, refs: Callable[[], RefStore]) -> None:
         self._file = WebFile.of(op)
         self._downloads = downloads
         self._refs = refs
@@ -93,7 +95,7 @@ class HttpSource:
     async def fetch(self) -> Ref:
         found = await in_thread(self.download, abort=self._abort)
         title = f"http url {shown_url(self._file.url)}"
-        return Ref((self._refs.layer_of(found.directory, description=title),))
+        return Ref((self._refs().layer_of(found.directory, description=title),))
 
     def download(self) -> Download:
         """The file, in the store. Blocks; raises `SourceError`."""

@@ -4,47 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.errors import SourceError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
 
     from inlay.llb.ops import SourceOp
     from inlay.refs import RefStore
     from inlay.snapshot.snapshotter import Snapshotter
+    from inlay.sources.credentials import Credentials
     from inlay.sources.downloads import Downloads
+    from inlay.sources.git import GitRemotes, GitSource
     from inlay.sources.http import HttpSource
     from inlay.sources.places import Places
 
-    class Credentials(Protocol):
-        """What the caller of a build has given to be let in with."""
-
-        def value(self, name: str) -> bytes | None:
-            """A secret; None where none of that name was given."""
-
 
 class RemoteSources:
-    """Where http sources of one build come from. May be asked from several threads."""
+    """Where http and git sources of one build come from. May be asked from several threads."""
 
-    schemes = ("http", "https")
+    schemes = ("http", "https", "git")
 
     def __init__(
-        self, root: str, snapshotter: Callable[[], Snapshotter], places: Places, credentials: Credentials
+        self,
+        root: str,
+        snapshotter: Callable[[], Snapshotter],
+        refs: Callable[[], RefStore],
+        places: Places,
+        credentials: Credentials,
     ) -> None:
         self._root = root
         self._snapshotter = snapshotter
+        self._refs = refs
         self._places = places
         self._credentials = credentials
         self._downloads: Downloads | None = None
+        self._remotes: GitRemotes | None = None
 
-    def open(self, op: SourceOp, refs: RefStore) -> HttpSource:
+    def open(self, op: SourceOp) -> HttpSource | GitSource:
         """The source that `op` describes. Raises `SourceError`."""
-        if op.scheme in ("http", "https"):
-            from inlay.sources.http import HttpSource
+        return self.git(op) if op.scheme == "git" else self.http(op)
 
-            return HttpSource(op, self.downloads, refs)
-        raise SourceError(f"{op.identifier}: sources of this kind cannot be fetched")
+    def http(self, op: SourceOp) -> HttpSource:
+        from inlay.sources.http import HttpSource
+
+        return HttpSource(op, self.downloads, self._refs)
+
+    def git(self, op: SourceOp) -> GitSource:
+        from inlay.sources.git import GitSource
+
+        return GitSource(op, self.remotes, self._refs)
+
+    def cancel(self) -> None:
+        """End all that goes on soon. (What goes through `places` ends with that.)"""
+        if self._remotes is not None:
+            self._remotes.cancel()
 
     @property
     def downloads(self) -> Downloads:
@@ -55,3 +66,13 @@ class RemoteSources:
                 self._root, self._snapshotter, lambda: self._places.transport, self._credentials.value
             )
         return self._downloads
+
+    @property
+    def remotes(self) -> GitRemotes:
+        if self._remotes is None:
+            from inlay.sources.git import GitRemotes
+            from inlay.sources.gitaccess import GitAccess
+
+            access = GitAccess(self._credentials, lambda: self._places.transport)
+            self._remotes = GitRemotes(self._root, self._snapshotter, access)
+        return self._remotes

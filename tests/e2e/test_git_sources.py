@@ -1,0 +1,158 @@
+"""ADD of git repositories, as a user does it, from a real server on loopback."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gitserver import GitServer, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import RunningRegistry
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    served = GitServer(folder)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def repository(server: GitServer) -> Repository:
+    made = Repository(server.folder, "repo")
+    made.commit(f="one\n", sub__s="sub\n")
+    return made
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    folder = tmp_path / "context"
+    folder.mkdir()
+    return folder
+
+
+def test_a_rebuild_fetches_nothing_and_a_new_commit_is_noticed(
+    inlay: Callable[..., Any], server: GitServer, repository: Repository, context: Path, tmp_path: Path
+) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    (context / "Dockerfile").write_text(
+        f"FROM scratch\nADD {server.url}/repo.git#main /branch\nADD {server.url}/repo.git#{commit}:sub /sub\n"
+        f"ADD --keep-git-dir --checksum={commit[:12]} {server.url}/repo.git /kept\n"
+    )
+    build = ("build", "--progress", "plain", "--root", str(tmp_path / "s"), str(context))
+    first = inlay(*build, "-o", str(tmp_path / "out"))
+    assert first.code == 0, first.err
+    files = {
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert {name for name in files if "/.git/" not in name} == {
+        "branch/f", "branch/sub/s", "sub/s", "kept/f", "kept/sub/s"
+    }  # fmt: skip
+    assert "kept/.git/HEAD" in files
+    server.requests.clear()
+    again = inlay(*build)
+    assert again.cached == 3, again.err
+    assert set(server.requests) == {"GET /repo.git/info/refs", "POST /repo.git/git-upload-pack"}
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD {server.url}/repo.git#main /branch\n")
+    repository.commit(f="two\n")
+    changed = inlay(*build, "-o", str(tmp_path / "changed"))
+    assert changed.cached == 0, changed.err
+    assert (tmp_path / "changed/branch/f").read_text() == "two\n"
+
+
+def test_a_fresh_machine_finds_checkouts_in_the_image(
+    inlay: Callable[..., Any],
+    server: GitServer,
+    repository: Repository,
+    context: Path,
+    docker_registry: RunningRegistry,
+    tmp_path: Path,
+) -> None:
+    url = f"{server.url}/repo.git"
+    (context / "Dockerfile").write_text(
+        f"FROM scratch\nADD {url}#main /a\nADD --keep-git-dir {url}#main /b\nCOPY --from=g sub /c\n"
+    )
+    ref = f"{docker_registry.host}/checkouts:1"
+    build = ("build", "--progress", "plain", "--cache-to", "type=inline", "--push", "-t", ref)
+    named = ("--build-context", f"g={url}#refs/heads/main")
+    first = inlay(*build, *named, "--root", str(tmp_path / "1"), str(context))
+    assert first.code == 0, first.err
+    second = inlay(*build, *named, "--root", str(tmp_path / "2"), "--cache-from", ref, str(context))
+    assert second.cached == 3, second.err
+    assert not list((tmp_path / "2").glob("git/*"))
+    assert first.err.splitlines()[-1].split(" · ")[0] == second.err.splitlines()[-1].split(" · ")[0]
+
+
+def test_a_token_opens_a_private_repository_and_is_left_nowhere(
+    inlay: Callable[..., Any], server: GitServer, repository: Repository, context: Path, tmp_path: Path
+) -> None:
+    server.password = "Basic " + base64.b64encode(b"x-access-token:s3cr3t-t0ken").decode()
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD --keep-git-dir {server.url}/repo.git /r\n")
+    build = ("build", "--progress", "plain", "--root", str(tmp_path / "s"), "-o", str(tmp_path / "out"))
+    refused = inlay(*build, str(context))
+    assert refused.code == 1
+    assert "--secret id=GIT_AUTH_TOKEN" in refused.err
+    secret = ("--secret", "id=GIT_AUTH_TOKEN,env=TOKEN")
+    done = inlay(*build, *secret, str(context), env={"TOKEN": "s3cr3t-t0ken"})
+    assert done.code == 0, done.err
+    places = [*(tmp_path / "s").rglob("*"), *(tmp_path / "out").rglob("*")]
+    kept = [path.read_bytes() for path in places if path.is_file()] + [done.err.encode()]
+    secrets = (b"s3cr3t-t0ken", base64.b64encode(b"x-access-token:s3cr3t-t0ken"))
+    assert not [data for data in kept for each in secrets if each in data]
+
+
+def test_ssh_is_given_the_agents_keys_and_nothing_of_the_users(
+    inlay: Callable[..., Any], server: GitServer, repository: Repository, context: Path, tmp_path: Path
+) -> None:
+    """`ssh` is replaced by a script that notes how it was called and serves the repository."""
+    if shutil.which("ssh-agent") is None or shutil.which("ssh") is None:
+        pytest.skip("openssh-client is not installed")
+    key, note, programs = tmp_path / "key", tmp_path / "note", tmp_path / "bin"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    programs.mkdir()
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {note}\nssh-add -L >> {note}\n'
+        f'{shutil.which("ssh")} -G "$@" >> {note} || exit 1\n'
+        f"exec git-upload-pack {repository.bare}\n"
+    )
+    (programs / "ssh").chmod(0o755)
+    (context / "Dockerfile").write_text("FROM scratch\nADD git@127.0.0.1:repo.git#main /r\n")
+    build = ("build", "--root", str(tmp_path / "s"), "-o", str(tmp_path / "out"), str(context))
+    path = subprocess.run(
+        ["sh", "-c", "echo $PATH"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    env = {"PATH": f"{programs}:{path}:{subprocess.getoutput('git --exec-path')}"}
+    without = inlay(*build, env=env)
+    assert without.code == 1
+    assert "--ssh default" in without.err
+    done = inlay(*build, "--ssh", f"default={key}", env=env)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/r/f").read_text() == "one\n"
+    said = note.read_text()
+    assert key.with_suffix(".pub").read_text().split()[1] in said
+    settings = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+    assert settings["batchmode"] == "yes"
+    assert settings["stricthostkeychecking"] == "accept-new"
+    assert settings["identityfile"] == "none"
+
+
+def test_an_error_names_the_remote_and_the_step(
+    inlay: Callable[..., Any], server: GitServer, repository: Repository, context: Path, tmp_path: Path
+) -> None:
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD {server.url}/repo.git#nowhere /r\n")
+    done = inlay("build", "--root", str(tmp_path / "s"), str(context))
+    assert done.code == 1
+    assert "ADD" in done.err
+    assert "/repo.git#nowhere: the repository has no ref nowhere" in done.err
