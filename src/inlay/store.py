@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from inlay.content import ContentStore
@@ -25,7 +26,7 @@ from inlay.errors import UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from inlay.snapshot.snapshotter import Snapshotter
@@ -58,9 +59,10 @@ class Store:
             raise UsageError(
                 f"cannot keep state in {self.root}: {reason}; choose another folder with --root"
             ) from error
-        fcntl.flock(self._lease, fcntl.LOCK_SH)
+        self._share_lease()
         self._check_version()
         self.content = ContentStore(self.root)
+        self._sweep()
         self._layers: sqlite3.Connection | None = None
         self._cache: Database | None = None
         self._snapshotter: Snapshotter | None = None
@@ -79,6 +81,41 @@ class Store:
         if self._cache is not None:
             self._cache.close()
         os.close(self._lease)
+
+    def _share_lease(self) -> None:
+        try:
+            fcntl.flock(self._lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._warn(f"waiting for `inlay prune`, which has {self.root} for itself")
+            fcntl.flock(self._lease, fcntl.LOCK_SH)
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left half-made: a few folders to list, seldom anything in them."""
+        self.content.clean_ingests()
+        if _listed(f"{self.root}/snapshots/new"):
+            from inlay.snapshot.snapshotter import LayerDirs
+
+            LayerDirs(f"{self.root}/snapshots").sweep()
+        if any(name.startswith(".new-") for name in _listed(f"{self.root}/mounts")):
+            from inlay.actions.cachemounts import sweep_cache_folders
+
+            sweep_cache_folders(self.root)
+
+    @contextmanager
+    def alone(self, *, wait: bool) -> Iterator[bool]:
+        """Keep all builds out of the block. Without `wait`: only if there are none; gives whether that is so."""
+        try:
+            fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = wait
+            if wait:
+                self._warn("waiting for the builds that run to end")
+                fcntl.flock(self._lease, fcntl.LOCK_EX)
+        try:
+            yield held
+        finally:
+            fcntl.flock(self._lease, fcntl.LOCK_SH)  # what was tried may have let go of it
 
     def _check_version(self) -> None:
         version = os.pread(self._lease, 32, 0).decode(errors="replace").strip()
@@ -124,6 +161,13 @@ class Store:
 
             self._snapshotter = choose_snapshotter(f"{self.root}/snapshots", warn=self._warn)
         return self._snapshotter
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -117,3 +117,59 @@ def test_builds_side_by_side_on_one_store(base: str, tmp_path: Path) -> None:
     outcomes = [(*build.communicate(timeout=120), build.returncode) for build in builds]
     assert [code for _, _, code in outcomes] == [0, 0, 0, 0], outcomes
     assert all(out.startswith(b"sha256:") for out, _, _ in outcomes)
+
+
+WRITING = """
+import sys, time
+from inlay.content import ContentStore
+ingest = ContentStore(sys.argv[1]).ingest()
+ingest.write(b"half of it")
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_next_call_cleans_up_after_killed_ones(
+    inlay: Callable[..., Any], sleeper: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "s"
+    build = start(sleeper, store, "builtin")
+    writer = subprocess.Popen([sys.executable, "-c", WRITING, str(store)], stdout=subprocess.PIPE)
+    for process in (build, writer):
+        stream = process.stderr or process.stdout
+        assert stream is not None
+        if process is writer:
+            assert stream.readline() == b"begun\n"
+        process.kill()
+        stream.close()
+        process.wait(20)
+    (store / "mounts/.new-0123/data").mkdir(parents=True)
+    assert gone(within_s=10)
+    assert len(os.listdir(store / "snapshots/new")) == 1
+    assert len(os.listdir(store / "ingest")) == 1
+
+    (sleeper / "Dockerfile").write_text("FROM scratch\nLABEL nothing=runs\n")
+    done = inlay("build", "-q", "--root", str(store), str(sleeper))
+    assert done.code == 0, done.err
+    assert os.listdir(store / "snapshots/new") == []
+    assert not (store / "ingest").exists() or os.listdir(store / "ingest") == []
+    assert os.listdir(store / "mounts") == []
+
+
+def test_a_build_in_progress_keeps_its_half_made_files(
+    inlay: Callable[..., Any], sleeper: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "s"
+    build = start(sleeper, store, "builtin")
+    half_made = os.listdir(store / "snapshots/new")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    done = inlay("build", "-q", "--root", str(store), str(other))
+    assert done.code == 0, done.err
+    assert os.listdir(store / "snapshots/new") == half_made
+    build.send_signal(signal.SIGINT)
+    assert build.stderr is not None
+    build.stderr.read()
+    build.stderr.close()
+    assert build.wait(20) == 130

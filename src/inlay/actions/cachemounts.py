@@ -2,7 +2,8 @@
 
     root/mounts/<hash of id and base>.<n>/data     the folder
     root/mounts/<hash of id and base>.<n>/id       the id that the Dockerfile gave it
-    root/mounts/<hash of id and base>.<n>/lock     held by the steps that use it
+    root/mounts/<hash of id and base>.<n>/lock     held by the steps that use it; its mtime is the last use
+    root/mounts/.new-<random>                      one in the making, locked by whoever makes it
 
 Only `private` mounts have more than number 0: a step takes the first one that nobody uses.
 """
@@ -14,9 +15,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.llb.ops import LOCKED, PRIVATE
 from inlay.namedtuple import NamedTuple
+from inlay.snapshot.snapshotter import lock_unused
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.02
 LONGEST_POLL_S = 0.5
+_NEW = ".new-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class CacheMount(NamedTuple):
@@ -73,7 +78,10 @@ class CacheMounts:
         while True:
             folder = f"{stem}.{number}"
             self._make(folder, option.id, tree)
-            lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # pruned meanwhile
             try:
                 fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -89,7 +97,7 @@ class CacheMounts:
             except BaseException:
                 os.close(lock)
                 raise
-            if not os.path.isdir(f"{folder}/data"):  # pruned between making and locking
+            if not _is_at(lock, f"{folder}/lock"):  # pruned, and perhaps made again, before it was locked
                 os.close(lock)
                 continue
             os.utime(lock)
@@ -100,46 +108,99 @@ class CacheMounts:
         if os.path.isdir(f"{folder}/data"):
             return
         os.makedirs(self._root, mode=0o711, exist_ok=True)
-        new = f"{self._root}/.new-{os.getpid()}-{os.urandom(6).hex()}"
-        os.mkdir(new, 0o711)
-        os.mkdir(f"{new}/data", 0o755)
-        with open(f"{new}/id", "w", encoding="utf-8", errors="surrogateescape") as out:
-            out.write(name)
-        if tree is not None:
-            from inlay.actions.fileop import copy_tree
-
-            copy_tree(tree, f"{new}/data")
+        new, making = self._begin()
         try:
+            os.mkdir(f"{new}/data", 0o755)
+            os.close(os.open(f"{new}/lock", os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with open(f"{new}/id", "w", encoding="utf-8", errors="surrogateescape") as out:
+                out.write(name)
+            if tree is not None:
+                from inlay.actions.fileop import copy_tree
+
+                copy_tree(tree, f"{new}/data")
             os.rename(new, folder)
-        except OSError:
-            import shutil
-
-            shutil.rmtree(new, ignore_errors=True)  # another step was faster
-            if not os.path.isdir(f"{folder}/data"):
+        except BaseException as error:
+            remove_tree(new)
+            # Another step may have been faster.
+            if not isinstance(error, OSError) or not os.path.isdir(f"{folder}/data"):
                 raise
+        finally:
+            os.close(making)
 
-    def usage(self) -> Iterator[CacheUsage]:
-        """All cache folders, in no order."""
+    def _begin(self) -> tuple[str, int]:
+        """A folder to make a cache folder in, and its lock. A sweep finds none without its lock."""
+        everything = os.open(self._root, _FOLDER)
         try:
-            names = os.listdir(self._root)
-        except FileNotFoundError:
-            return
+            fcntl.flock(everything, fcntl.LOCK_SH)
+            new = f"{self._root}/{_NEW}{os.urandom(8).hex()}"
+            os.mkdir(new, 0o711)
+            making = os.open(new, _FOLDER)
+            fcntl.flock(making, fcntl.LOCK_EX)
+        finally:
+            os.close(everything)
+        return new, making
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def cache_folders(root: str) -> Iterator[CacheUsage]:
+    """All cache folders under `root`, in no order."""
+    for name in _names(root):
+        folder = f"{root}/mounts/{name}"
+        try:
+            with open(f"{folder}/id", encoding="utf-8", errors="surrogateescape") as file:
+                yield CacheUsage(file.read(), folder, os.stat(f"{folder}/lock").st_mtime)
+        except OSError:
+            continue
+
+
+def remove_cache_folder(folder: str) -> bool:
+    """Delete a cache folder; False where a step uses it, or it is gone."""
+    try:
+        lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever waits for the lock must find either all of the folder or none of it.
+        doomed = f"{os.path.dirname(folder)}/{_NEW}{os.urandom(8).hex()}"
+        os.rename(folder, doomed)
+        remove_tree(doomed)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def sweep_cache_folders(root: str) -> int:
+    """Delete what killed processes left half-made or half-deleted; return how much that was."""
+    names = [name for name in _names(root) if name.startswith(_NEW)]
+    if not names:
+        return 0
+    doomed = []
+    everything = os.open(f"{root}/mounts", _FOLDER)
+    try:
+        fcntl.flock(everything, fcntl.LOCK_EX)
         for name in names:
-            folder = f"{self._root}/{name}"
-            try:
-                with open(f"{folder}/id", encoding="utf-8", errors="surrogateescape") as file:
-                    yield CacheUsage(file.read(), folder, os.stat(f"{folder}/lock").st_mtime)
-            except OSError:
-                continue
+            lock = lock_unused(f"{root}/mounts/{name}")
+            if lock is not None:
+                doomed.append((name, lock))
+    finally:
+        os.close(everything)
+    for name, lock in doomed:
+        remove_tree(f"{root}/mounts/{name}")
+        os.close(lock)
+    return len(doomed)
 
-    def remove(self, folder: str) -> bool:
-        """Delete a cache folder; False where a step uses it."""
-        import shutil
 
-        with open(f"{folder}/lock", "rb+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            shutil.rmtree(folder, ignore_errors=True)
-        return True
+def _names(root: str) -> list[str]:
+    try:
+        return os.listdir(f"{root}/mounts")
+    except FileNotFoundError:
+        return []
