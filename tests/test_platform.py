@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inlay.errors import UsageError
-from inlay.platform import Platform, format_platform, host, match_rank, normalise, parse
+from inlay.platform import Platform, format_platform, host, match_rank, normalise, parse, parse_wanted
 
 
 def ranked(wanted: str, *offered: str) -> list[str]:
@@ -83,3 +83,30 @@ def test_any_text_is_a_platform_or_a_usage_error(text: str) -> None:
         return
     assert normalise(normalise(platform)) == normalise(platform)
     match_rank(platform, host())
+
+
+def test_what_is_wanted_is_checked_and_named_once() -> None:
+    assert parse_wanted(["linux/arm64", "linux/arm/v7"]) == ["linux/arm64", "linux/arm/v7"]
+    assert parse_wanted(["linux/amd64", "linux/x86_64", "amd64"]) == ["linux/amd64"]
+    assert parse_wanted(["local", str(host())]) == [str(host())]
+    assert parse_wanted(["linux/arm64/v8.2", "linux/amd64/v3", "windows/amd64"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("linux/amd63", 'unknown architecture "amd63"; did you mean linux/amd64?'),
+        ("linux/arm46", "did you mean linux/arm64?"),
+        ("lnux/amd64", 'unknown operating system "lnux"; did you mean linux/amd64?'),
+        ("risv64", "did you mean linux/riscv64?"),
+        ("linux/arm/v9", 'unknown variant "v9"; there are v5 to v8'),
+        ("linux/arm64/new", 'unknown variant "new"; there are v8'),
+        ("*", "wildcards not yet supported; such are linux/amd64, "),
+        ("a/b/c/d/e", "; such are linux/amd64, "),
+    ],
+)
+def test_a_platform_that_does_not_exist_is_refused_with_what_may_be_meant(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_wanted([text])
+    assert str(caught.value).startswith(f"--platform {text}: ")
+    assert said in str(caught.value)

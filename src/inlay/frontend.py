@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from inlay.digest import Digest
 from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
-from inlay.platform import Platform, host
+from inlay.platform import Platform, host, parse_wanted
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
@@ -112,7 +112,7 @@ class Frontend:
         request = self._request
         options: dict[str, str] = {f"build-arg:{name}": value for name, value in request.build_args}
         options |= {f"label:{name}": value for name, value in request.labels}
-        options |= {"target": request.target, "platform": ",".join(request.platforms)}
+        options |= {"target": request.target, "platform": ",".join(parse_wanted(request.platforms))}
         if request.no_cache:
             options["no-cache"] = ""
         elif request.no_cache_filter:
@@ -196,8 +196,11 @@ class Frontend:
         platform = request.platform or host()
         if request.store:
             return self._layout_image(request.store, parse_reference(request.reference), platform)
+        reference = parse_reference(request.reference)
+        if (known := self._images.known(reference, platform)) is not None:
+            return known
         with shown(self._emit, request.log_name or f"[internal] load metadata for {request.reference}"):
-            return self._images.resolve(parse_reference(request.reference), platform)
+            return self._images.resolve(reference, platform)
 
     def _layout_image(self, store: str, reference: Reference, platform: Platform) -> ResolvedImage:
         path = self._layouts.get(store)
@@ -271,6 +274,7 @@ class _Resolver:
 
     def prefetch(self, requests: Sequence[ImageRequest]) -> None:
         """Look images up at the same time; errors come out again when they are asked for."""
+        requests = list(dict.fromkeys(requests))
         if len(requests) < 2:
             return
         import threading

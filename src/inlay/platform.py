@@ -12,11 +12,14 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inlay.errors import UsageError
 from inlay.gotext import atoi, quote
 from inlay.namedtuple import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Platform(NamedTuple):
@@ -100,6 +103,54 @@ def parse(text: str, *, default: Platform | None = None) -> Platform:
         variant = variant or ("v8" if architecture == "arm64" else "")
         return system._replace(architecture=architecture, variant=variant)
     raise UsageError(f"{quote(text)}: cannot parse platform specifier: invalid argument")
+
+
+def parse_wanted(texts: Iterable[str]) -> list[str]:
+    """Check what somebody wants to build for, each platform once: `local` is the host, and what a processor is
+    called elsewhere is understood (`x86_64`). Raises `UsageError` with what may have been meant."""
+    wanted: dict[Platform, str] = {}
+    for text in texts:
+        platform = host() if text == "local" else _parse_known(text)
+        wanted.setdefault(normalise(platform), str(host()) if text == "local" else text)
+    return list(wanted.values())
+
+
+def _parse_known(text: str) -> Platform:
+    try:
+        platform = parse(text)
+    except UsageError as error:
+        reason = str(error).removesuffix(": invalid argument")
+        raise UsageError(f"--platform {text}: {reason}{_meant(text)}") from error
+    variants = _VARIANTS.get(platform.architecture)
+    if platform.os not in _SYSTEMS:
+        unknown = f"operating system {quote(platform.os)}{_meant(text)}"
+    elif platform.architecture not in _ARCHITECTURES:
+        unknown = f"architecture {quote(platform.architecture)}{_meant(text)}"
+    elif variants and platform.variant and not re.fullmatch(variants[0], platform.variant):
+        unknown = f"variant {quote(platform.variant)}; there are {variants[1]}"
+    else:
+        return platform
+    raise UsageError(f"--platform {text}: unknown {unknown}")
+
+
+def _meant(text: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(text.lower(), _USUAL, cutoff=0.7)
+    if text.isalnum():
+        close += difflib.get_close_matches(f"linux/{text.lower()}", _USUAL, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else f"; such are {', '.join(_USUAL)}"
+
+
+_VARIANTS = {
+    "amd64": ("v[1-4]", "v1 to v4"),
+    "arm": ("v[5-8]", "v5 to v8"),
+    "arm64": (r"v[89](\.[0-9])?", "v8, v8.1 to v8.9, v9, v9.1 and so on"),
+}
+_USUAL = (
+    *("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/riscv64"),
+    *("linux/ppc64le", "linux/s390x", "linux/loong64", "linux/mips64le", "windows/amd64"),
+)
 
 
 _SYSTEM = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$"

@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--platform",
         action="append",
         default=[],
-        help="platforms to build for, such as linux/amd64,linux/arm64",
+        metavar="OS/ARCH,…",
+        help="platforms to build for, such as linux/amd64,linux/arm64; local is this machine's",
     )
     add("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
     add(
