@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from inlay.actions.foreign import check_runnable
 from inlay.actions.mounts import StepMounts
 from inlay.actions.users import find_user
 from inlay.errors import ProcessFailed, SolveError
@@ -30,7 +31,7 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
     if op.meta is None:
         raise SolveError("an exec op without a process", step=vertex.name, location=vertex.location)
     async with StepMounts(worker, op, inputs) as mounts:
-        spec = await in_thread(_spec, worker, op, op.meta, mounts, limiter=worker.disk)
+        spec = await in_thread(_spec, worker, vertex, op, op.meta, mounts, limiter=worker.disk)
         code = await _run(worker, vertex, spec)
         if code not in (op.meta.valid_exit_codes or (0,)):
             raise ProcessFailed(
@@ -55,8 +56,10 @@ async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec) -> int:
     )
 
 
-def _spec(worker: Worker, op: ExecOp, meta: Meta, mounts: StepMounts) -> ProcessSpec:
+def _spec(worker: Worker, vertex: Vertex, op: ExecOp, meta: Meta, mounts: StepMounts) -> ProcessSpec:
     with mounts.root_tree() as tree:
+        if vertex.platform is not None and meta.args:
+            check_runnable(tree, meta.args[0], vertex.platform)
         user = find_user(tree, meta.user)
     env = list(meta.env)
     if meta.proxy_env is not None:
