@@ -25,6 +25,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import ImageConfig
 from inlay.oci.referrers import referrers_tag, with_referrer
+from inlay.platform import format_platform
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
@@ -401,10 +402,8 @@ class Exporter:
     async def _write_folder(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         from inlay.export.files import write_folder
 
-        for each in built:
-            dest = output.option.get("dest")
-            if len(built) > 1:
-                dest = os.path.join(dest, str(each.platform).replace("/", "_"))
+        for each, folder in zip(built, _folders(output, built), strict=True):
+            dest = os.path.join(output.option.get("dest"), folder)
             if each.ref.layers:
                 await in_thread(write_folder, await self._refs.tree(each.ref), dest)
             else:
@@ -414,13 +413,21 @@ class Exporter:
     async def _write_tar(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         from inlay.export.files import write_tar
 
-        if len(built) > 1:
-            raise ExportError("type=tar holds one platform; use type=local for several")
-        ref = built[0].ref
-        source = (await self._refs.view(ref)).fd if ref.layers else None
+        views = [(await self._refs.view(each.ref)).fd if each.ref.layers else None for each in built]
+        sources = list(zip(_folders(output, built), views, strict=True))
         with _destination(output.option.get("dest")) as out:
-            await in_thread(write_tar, source, out)
+            await in_thread(write_tar, sources, out)
         return Written()
+
+
+def _folders(output: Output, built: Sequence[BuiltPlatform]) -> list[str]:
+    """The folder of each platform's files: one for each of several, none for one, unless that is asked for."""
+    split = output.option.flag("platform-split", default=len(built) > 1)
+    if len(built) > 1 and not split:
+        raise ExportError(
+            "the files of several platforms need folders of their own: leave platform-split away"
+        )
+    return [format_platform(each.platform).replace("/", "_") if split else "" for each in built]
 
 
 def _cache_blobs(graph: RecordGraph, content: ContentStore) -> list[Blob]:

@@ -179,3 +179,50 @@ def test_buildkit_reads_what_lies_beside_an_image(
         # With another main.c its two copies run, and what follows them; the other stage is cached, with layers.
         assert steps >= 8
         assert steps - hits == (3 if changed else 0), built.stderr
+
+
+PLATFORMS = "linux/amd64,linux/arm64,linux/arm/v7"
+FOR_EACH_PLATFORM = """FROM --platform=$BUILDPLATFORM @BASE@ AS build
+ARG TARGETARCH
+COPY src/a.txt /a-$TARGETARCH
+FROM scratch
+ARG TARGETARCH TARGETVARIANT
+COPY --from=build /a-$TARGETARCH /a
+WORKDIR /app$TARGETVARIANT
+COPY --link main.c ./
+"""
+
+
+@pytest.mark.parametrize("first", ["buildkit", "inlay"])
+def test_all_steps_of_all_platforms_are_cached(
+    daemon: Daemon, docker_registry: RunningRegistry, context: Path, base: str, tmp_path: Path, first: str
+) -> None:
+    repository = f"{docker_registry.host}/interop/platforms-{first}"
+    (context / "Dockerfile").write_text(FOR_EACH_PLATFORM.replace("@BASE@", base))
+
+    def buildkit(tag: str, *cache: str) -> str:
+        assert daemon.ctl("prune", "--all").returncode == 0
+        local = ("--local", f"context={context}", "--local", f"dockerfile={context}")
+        out = ("--output", f"type=image,name={repository}:{tag},push=true", "--opt", f"platform={PLATFORMS}")
+        out += ("--opt", "attest:provenance=mode=min")  # the index then lists attestations, too
+        flags = (_BUILDCTL_FLAGS.get(part, part) for part in cache)
+        done = daemon.ctl("build", "--progress", "plain", "--frontend", "dockerfile.v0", *local, *out, *flags)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def inlay(tag: str, *cache: str) -> str:
+        done = run_inlay(
+            *("build", "--root", str(tmp_path / tag), "--progress", "plain", "--platform", PLATFORMS),
+            *("-t", f"{repository}:{tag}", "--push", *cache, str(context)),
+        )
+        assert done.code == 0, done.err
+        return done.err
+
+    builders: list[Callable[..., str]] = [buildkit, inlay] if first == "buildkit" else [inlay, buildkit]
+    builders[0]("one", "--cache-to", "type=inline")
+    text = builders[1](
+        "two", "--cache-from", f"type=registry,ref={repository}:one", "--cache-to", "type=inline"
+    )
+    hits, steps = cached(text)
+    assert steps >= 12
+    assert hits == steps, text

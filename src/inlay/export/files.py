@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from inlay.actions.fileop import copy_tree
 from inlay.archive.diff import all_xattrs, diff_trees
-from inlay.archive.tar import write_entries
+from inlay.archive.tar import DIRECTORY, HARD_LINK, Entry, write_entries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
     from inlay.archive.tree import Tree
@@ -21,7 +22,20 @@ def write_folder(tree: Tree, dest: str) -> None:
     copy_tree(tree, dest)
 
 
-def write_tar(source_fd: int | None, out: BinaryIO) -> None:
-    """Write the tree mounted as `source_fd` (None: nothing) as a tar."""
-    entries = diff_trees(None, source_fd, keep_xattr=all_xattrs) if source_fd is not None else iter(())
-    write_entries(entries, out)
+def write_tar(sources: Sequence[tuple[str, int | None]], out: BinaryIO) -> None:
+    """Write trees as one tar: each is (folder in the tar, "" for its top; descriptor of its mount, or None where
+    it is empty)."""
+    write_entries((entry for folder, fd in sources for entry in _entries(folder.encode(), fd)), out)
+
+
+def _entries(folder: bytes, source_fd: int | None) -> Iterator[Entry]:
+    if folder:
+        yield Entry(folder, DIRECTORY, mode=0o755)
+    if source_fd is None:
+        return
+    for entry in diff_trees(None, source_fd, keep_xattr=all_xattrs):
+        if not folder:
+            yield entry
+            continue
+        link = folder + b"/" + entry.link if entry.kind == HARD_LINK else entry.link
+        yield entry._replace(name=folder + b"/" + entry.name, link=link)
