@@ -60,3 +60,19 @@ def test_build_returns_digests_and_what_became_of_each_step(tmp_path: Path) -> N
     with pytest.raises(inlay.InlayError, match="COPY b"):
         (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY b /\n")
         inlay.build(tmp_path, root=store)
+
+
+def test_only_images_can_be_pushed(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    with pytest.raises(inlay.InlayError, match=r"--push does not go with --output type=local,dest=x"):
+        inlay.build(tmp_path, outputs=["type=local,dest=x"], push=True, root=tmp_path / "store")
+
+
+def test_every_part_of_a_request_can_be_asked_for_from_python() -> None:
+    import inspect
+
+    from inlay.request import BuildRequest
+
+    parameters = set(inspect.signature(inlay.build).parameters)
+    assert set(BuildRequest._fields) <= parameters
+    assert parameters - set(BuildRequest._fields) == {"push", "on_event"}

@@ -9,12 +9,13 @@ from inlay.builder import build as run_build
 from inlay.request import (
     BuildRequest,
     BuildResult,
-    Option,
     parse_cache_from,
     parse_cache_to,
     parse_output,
     parse_secret,
     parse_ssh,
+    pushing,
+    with_inline_cache,
 )
 
 if TYPE_CHECKING:
@@ -36,10 +37,18 @@ def build(
     target: str = "",
     platforms: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
     build_contexts: Mapping[str, str] | None = None,
     secrets: Sequence[str] = (),
     ssh: Sequence[str] = (),
+    add_hosts: Mapping[str, str] | None = None,
+    network: str = "default",
+    shm_size: str = "",
+    ulimits: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    cgroup_parent: str = "",
     no_cache: bool = False,
+    no_cache_filter: Sequence[str] = (),
     pull: bool = False,
     require_cached: bool = False,
     explain: bool = False,
@@ -59,8 +68,7 @@ def build(
         print(result.digest, [step.outcome for step in result.steps])
     """
     chosen = [parse_output(text) for text in outputs]
-    if push:
-        chosen = [_pushed(option) for option in chosen] if chosen else [Option("image", (("push", "true"),))]
+    caches = [parse_cache_to(text) for text in cache_to]
     request = BuildRequest(
         context=os.fspath(context),
         dockerfile=dockerfile,
@@ -69,14 +77,22 @@ def build(
         target=target,
         platforms=tuple(platforms),
         labels=tuple((labels or {}).items()),
-        outputs=tuple(chosen),
+        annotations=tuple((annotations or {}).items()),
+        outputs=tuple(pushing(chosen) if push else chosen),
         cache_from=tuple(parse_cache_from(text) for text in cache_from),
-        cache_to=tuple(parse_cache_to(text) for text in cache_to),
+        cache_to=tuple(with_inline_cache(caches, build_args or {})),
         no_cache=no_cache,
+        no_cache_filter=tuple(no_cache_filter),
         pull=pull,
         build_contexts=tuple((build_contexts or {}).items()),
         secrets=tuple(parse_secret(text) for text in secrets),
         ssh=tuple(parse_ssh(text) for text in ssh),
+        add_hosts=tuple(f"{name}={address}" for name, address in (add_hosts or {}).items()),
+        network=network,
+        shm_size=shm_size,
+        ulimits=tuple(ulimits),
+        allow=tuple(allow),
+        cgroup_parent=cgroup_parent,
         root=os.fspath(root),
         runtime=runtime,
         insecure_registries=tuple(insecure_registries),
@@ -84,7 +100,3 @@ def build(
         explain=explain,
     )
     return run_build(request, on_event)
-
-
-def _pushed(option: Option) -> Option:
-    return Option(option.type, (*option.fields, ("push", "true")))

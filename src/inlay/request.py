@@ -220,6 +220,22 @@ def parse_output(text: str) -> Option:
     return option
 
 
+def pushing(outputs: Sequence[Option]) -> list[Option]:
+    """`outputs`, now pushed; an image where nothing was asked for. Raises `UsageError` for what is no image."""
+    for output in outputs:
+        if output.type not in ("image", "registry"):
+            raise UsageError(f"--push does not go with --output {output}: only images can be pushed")
+    return [Option(each.type, (*each.fields, ("push", "true"))) for each in outputs or [Option("image")]]
+
+
+def with_inline_cache(cache_to: Sequence[Option], build_args: Mapping[str, str]) -> list[Option]:
+    """`cache_to`, and an inline cache where the build argument that docker's users know asks for one."""
+    wanted = parse_bool(build_args.get("BUILDKIT_INLINE_CACHE", ""))
+    if wanted and all(option.type != "inline" for option in cache_to):
+        return [*cache_to, Option("inline")]
+    return list(cache_to)
+
+
 def parse_secret(text: str) -> Secret:
     """`id=…[,src=…|,env=…]`; without either, the variable of that name, else the file of that name."""
     if "=" not in text:

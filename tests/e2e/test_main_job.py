@@ -62,6 +62,26 @@ def names_in(archive: Path) -> list[str]:
         return tar.getnames()
 
 
+def test_the_build_argument_that_docker_users_write_means_an_inline_cache(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    for value, carries in (("1", True), ("true", True), ("0", False)):
+        name = f"argument-{value}"
+        built = inlay(
+            "build",
+            "--root",
+            str(tmp_path / "store"),
+            "--push",
+            "-t",
+            f"{docker_registry.host}/{name}:1",
+            "--build-arg",
+            f"BUILDKIT_INLINE_CACHE={value}",
+            str(context),
+        )
+        assert built.code == 0, built.err
+        assert ("moby.buildkit.cache.v0" in config_of(docker_registry.host, name, "1")[2]) is carries
+
+
 def test_a_fresh_machine_finds_every_step_in_the_image(
     inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
 ) -> None:

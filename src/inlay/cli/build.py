@@ -10,14 +10,14 @@ from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
-    Option,
-    parse_bool,
     parse_cache_from,
     parse_cache_to,
     parse_output,
     parse_pair,
     parse_secret,
     parse_ssh,
+    pushing,
+    with_inline_cache,
 )
 
 if TYPE_CHECKING:
@@ -221,25 +221,22 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
     """Turn parsed arguments into a request; raise `UsageError` for what does not fit together."""
     outputs = [parse_output(text) for text in arguments.output]
     if arguments.push:
-        outputs = (
-            [_pushing(output) for output in outputs] if outputs else [Option("image", (("push", "true"),))]
-        )
-    build_args = tuple(_build_arg(text) for text in arguments.build_arg)
+        outputs = pushing(outputs)
+    given = (_build_arg(text) for text in arguments.build_arg)
+    build_args = tuple((name, value) for name, value in given if value is not None)
     cache_to = [parse_cache_to(text) for text in arguments.cache_to]
-    if parse_bool(dict(build_args).get("BUILDKIT_INLINE_CACHE", "")) and Option("inline") not in cache_to:
-        cache_to.append(Option("inline"))
     return BuildRequest(
         context=arguments.context,
         dockerfile=arguments.file,
         tags=tuple(arguments.tag),
-        build_args=_with_epoch(tuple(pair for pair in build_args if pair[1] is not None)),
+        build_args=_with_epoch(build_args),
         target=arguments.target,
         platforms=tuple(part for text in arguments.platform for part in text.split(",") if part),
         labels=tuple(parse_pair(text, "--label") for text in arguments.label),
         annotations=tuple(parse_pair(text, "--annotation") for text in arguments.annotation),
         outputs=tuple(outputs),
         cache_from=tuple(parse_cache_from(text) for text in arguments.cache_from),
-        cache_to=tuple(cache_to),
+        cache_to=tuple(with_inline_cache(cache_to, dict(build_args))),
         no_cache=arguments.no_cache,
         no_cache_filter=tuple(part for text in arguments.no_cache_filter for part in text.split(",") if part),
         pull=arguments.pull,
@@ -260,18 +257,12 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
     )
 
 
-def _pushing(output: Option) -> Option:
-    if output.type not in ("image", "registry"):
-        raise UsageError(f"--push does not go with --output {output}: only images can be pushed")
-    return Option(output.type, (*output.fields, ("push", "true")))
-
-
-def _build_arg(text: str) -> tuple[str, str]:
+def _build_arg(text: str) -> tuple[str, str | None]:
     """`NAME=VALUE`, or `NAME` with the environment's value; unset variables are left out, as docker does."""
     name, separator, value = text.partition("=")
     if not name:
         raise UsageError(f"--build-arg {text}: expected NAME=VALUE")
-    return (name, value) if separator else (name, os.environ.get(name))  # type: ignore[return-value]
+    return name, value if separator else os.environ.get(name)
 
 
 def _with_epoch(build_args: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
