@@ -53,7 +53,7 @@ class Location(NamedTuple):
 class DockerfileError(InlayError):
     """A Dockerfile that cannot be built.
 
-    `message` is BuildKit's text, without location; `hint` is what to do, and may be empty;
+    `message` is BuildKit's text, without location; `hint` is what may have been meant, or empty;
     `excerpt` holds the source lines around the location, ready to print.
     """
 
@@ -68,7 +68,7 @@ class DockerfileError(InlayError):
 
     def __str__(self) -> str:
         where = f"{self.location}: " if self.location else ""
-        return f"{where}{self.message}{'; ' + self.hint if self.hint else ''}"
+        return f"{where}{self.message}{f'; did you mean {self.hint}?' if self.hint else ''}"
 
 
 class SolveError(InlayError):

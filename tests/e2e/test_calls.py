@@ -21,6 +21,16 @@ def test_check_names_the_rule_and_fails(tmp_path: Path) -> None:
     assert "Dockerfile:3" in done.out
 
 
+def test_check_tells_what_cannot_be_built(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("From scratch\nCOPPY a /a\n")
+    done = run_inlay("build", "--check", "--root", str(tmp_path / "s"), str(tmp_path))
+    assert done.code == 1
+    assert ">>> COPPY a /a" in done.out
+    assert done.out.endswith(
+        "ERROR: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)\n"
+    )
+
+
 def test_a_clean_dockerfile_passes(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a /a\n")
     done = run_inlay("build", "--call", "check", "--root", str(tmp_path / "s"), str(tmp_path))

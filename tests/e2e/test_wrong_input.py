@@ -41,6 +41,10 @@ DOCKERFILES = {
         "FROM scratch\nFROBNICATE x\n",
         "Dockerfile:2: dockerfile parse error on line 2: unknown instruction: FROBNICATE",
     ),
+    "near-an-instruction": (
+        "FROM scratch\nCOPPY a b\n",
+        "Dockerfile:2: dockerfile parse error on line 2: unknown instruction: COPPY; did you mean COPY?",
+    ),
     "unknown-stage-index": ("FROM scratch\nCOPY --from=3 a b\n", "Dockerfile:2: invalid stage index 3"),
     "missing-file": (
         "FROM scratch\nCOPY no-file /\n",

@@ -43,7 +43,7 @@ class LintReport(NamedTuple):
         return not self.warnings and self.error is None
 
     def to_text(self) -> str:
-        """The warnings in the order of their lines, each with an excerpt."""
+        """The warnings in the order of their lines, each with an excerpt, and the error that ended the reading."""
         parts = []
         for warning in sorted(
             self.warnings, key=lambda each: each.location.first_line if each.location else 0
@@ -52,6 +52,10 @@ class LintReport(NamedTuple):
             parts.append(f"\nWARNING: {warning.rule}{url}\n{warning.message}\n")
             lines = excerpt(self.dockerfile, warning.location)
             parts.append(f"{lines}\n" if lines else "")
+        if self.error is not None:
+            lines = excerpt(self.dockerfile, self.error.location)
+            parts.append(f"\n{lines}\n" if lines else "\n")
+            parts.append(f"ERROR: {_message(self.error)}\n")
         return "".join(parts)
 
     def to_json(self) -> str:
@@ -237,7 +241,7 @@ def _line(location: Location | None) -> int:
 
 
 def _message(error: DockerfileError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+    return f"{error.message} (did you mean {error.hint}?)" if error.hint else error.message
 
 
 def _target_name(target: Target) -> str:
