@@ -19,6 +19,7 @@ from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, DigestMismatch, UsageError
 from inlay.layout import Layout, LayoutArchive, LayoutFolder, open_layout, write_archive
 from inlay.oci.descriptor import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, REF_NAME, Descriptor
+from inlay.oci.image import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -304,3 +305,30 @@ def test_index_of_an_index_keeps_its_type(tmp_path: Path) -> None:
     folder.push_manifest(raw, OCI_INDEX, "multi")
     assert folder.fetch_manifest("multi").media_type == OCI_INDEX
     assert hashlib.sha256(raw).hexdigest() == folder.resolve("multi").digest.hex
+
+
+def test_blobs_that_nothing_leads_to_are_deleted_and_no_others(tmp_path: Path) -> None:
+    folder = LayoutFolder(str(tmp_path))
+    config, blob, old = (Descriptor(kind, Digest.of(kind), len(kind)) for kind in ("config", "layer", "old"))
+    for each in (config, blob, old):
+        folder.push_blob(each, lambda each=each: io.BytesIO(each.media_type.encode()))  # type: ignore[misc]
+    manifest = {"schemaVersion": 2, "config": config.to_json(), "layers": [blob.to_json()]}
+    inner = folder.push_manifest(json.dumps(manifest).encode(), OCI_MANIFEST)
+    index = {"schemaVersion": 2, "manifests": [inner.to_json()]}
+    folder.push_manifest(json.dumps(index).encode(), OCI_INDEX, "latest")
+    assert folder.delete_unreferenced() == [old.digest]
+    assert folder.delete_unreferenced() == []
+    assert folder.has_blob(config)
+    assert folder.has_blob(blob)
+    assert isinstance(folder.fetch_manifest("latest"), Index)
+
+
+def test_nothing_is_deleted_where_a_manifest_cannot_be_read(tmp_path: Path) -> None:
+    folder = LayoutFolder(str(tmp_path))
+    old = Descriptor("x", Digest.of("old"), 3)
+    folder.push_blob(old, lambda: io.BytesIO(b"old"))
+    broken = {"schemaVersion": 2, "manifests": [Descriptor(OCI_MANIFEST, Digest.of("gone"), 4).to_json()]}
+    folder.push_manifest(json.dumps(broken).encode(), OCI_INDEX, "latest")
+    with pytest.raises(ContentError):
+        folder.delete_unreferenced()
+    assert folder.has_blob(old)

@@ -20,7 +20,7 @@ from inlay.content import CHUNK, ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
 from inlay.namedtuple import NamedTuple
-from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
+from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
 
@@ -226,6 +226,26 @@ class LayoutFolder(Layout):
             descriptor = Descriptor(OCI_INDEX, Digest.of(index), len(index))
             self.push_blob(descriptor, lambda: io.BytesIO(index))
             self._rewrite(descriptor.annotated({REF_NAME: referrers_tag(subject)}))
+
+    def delete_unreferenced(self) -> list[Digest]:
+        """Delete the blobs that nothing in index.json leads to; return them. What another writer has brought in
+        and not yet listed is among them. Raises `ContentError` where a manifest cannot be read: then none are."""
+        wanted: dict[Digest, None] = {}
+        todo = list(self.images())
+        while todo:
+            descriptor = todo.pop()
+            if descriptor.digest in wanted:
+                continue
+            wanted[descriptor.digest] = None
+            if descriptor.media_type in (*MANIFESTS, *INDEXES):
+                raw = self.read_blob(descriptor, MANIFEST_LIMIT)
+                manifest = parse_manifest(raw, descriptor.media_type)
+                todo += (
+                    manifest.manifests if isinstance(manifest, Index) else (manifest.config, *manifest.layers)
+                )
+        store = ContentStore(self.path)
+        unwanted = [blob.digest for blob in store.blobs() if blob.digest not in wanted]
+        return [digest for digest in unwanted if store.delete(digest)]
 
     @contextlib.contextmanager
     def _writable(self) -> Iterator[ContentStore]:

@@ -6,8 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from inlay.cache.cut import cut
 from inlay.cache.inline import inline_cache
-from inlay.cache.manifest import cache_manifest
+from inlay.cache.manifest import CacheManifest, cache_manifest
 from inlay.cache.results import with_results
 from inlay.digest import Digest
 from inlay.errors import BlobLost, CacheError, ContentError, ExportError, InlayError, UsageError
@@ -22,7 +23,7 @@ from inlay.export.publish import (
     stored_blob,
 )
 from inlay.namedtuple import NamedTuple
-from inlay.oci.descriptor import OCI_INDEX, REF_NAME, Descriptor
+from inlay.oci.descriptor import DESCRIPTION, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import ImageConfig
 from inlay.oci.referrers import referrers_tag, with_referrer
 from inlay.platform import format_platform
@@ -30,7 +31,7 @@ from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
 from inlay.refs import chain_of
-from inlay.request import Option, parse_bool
+from inlay.request import Option, check_exports, parse_bool
 from inlay.tasks import Limiter, in_thread
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from inlay.cache.results import ChainOf, Mode
     from inlay.content import ContentStore
     from inlay.export.publish import Blob, Destination
+    from inlay.export.recompress import Recompressor
     from inlay.oci.image import Index, Manifest
     from inlay.platform import Platform
     from inlay.progress.events import Event
@@ -92,10 +94,12 @@ class Written(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """An image for each platform, the index of `several`, and for each image the cache to lie beside it."""
+    """An image for each platform, the index of `several`, and for each image its layers and the cache to lie
+    beside it."""
 
     images: Sequence[Image]
     several: Index | None
+    layers: Sequence[Sequence[Layer]]
     caches: Sequence[Referrer | None]
 
     @property
@@ -105,26 +109,30 @@ class _Made(NamedTuple):
 
 def plan_outputs(request: BuildRequest) -> list[Output]:
     """What `request` wants written. Raises `UsageError`, before anything is built."""
-    names = tuple(_name(tag) for tag in request.tags)
+    names = tuple(_name(tag, "-t") for tag in request.tags)
+    check_exports(request.cache_to, request.outputs)
+    for option in request.cache_to:
+        if option.type == "registry":
+            _name(option.get("ref"), "--cache-to")
     options = request.outputs or (Option("image"),)
     outputs = []
     for option in options:
         if option.type == "registry":
             option = Option("image", (*option.fields, ("push", "true")))
-        named = tuple(_name(name) for name in option.get("name").split(",") if name) or names
+        named = tuple(_name(name, "--output") for name in option.get("name").split(",") if name) or names
         if option.type == "image" and option.flag("push") and not named:
             raise UsageError("nothing to push to: name the image with -t REGISTRY/NAME:TAG")
         outputs.append(Output(option, named))
     return outputs
 
 
-def _name(text: str) -> Reference:
+def _name(text: str, flag: str) -> Reference:
     try:
         reference = parse_reference(text)
     except UsageError as error:
-        raise UsageError(f"-t {text}: {error}") from error
+        raise UsageError(f"{flag} {text}: {error}") from error
     if reference.digest:
-        raise UsageError(f"-t {text}: an image cannot be named by a digest")
+        raise UsageError(f"{flag} {text}: what is written cannot be named by a digest")
     return reference if reference.tag else reference._replace(tag="latest")
 
 
@@ -150,6 +158,7 @@ class Exporter:
         self._epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
         inline = [option for option in request.cache_to if option.type == "inline"]
+        self._recompressors: dict[str, Recompressor] = {}
         self._inline: Mode | None = None
         if inline:
             self._inline = "max" if any(option.get("mode") == "max" for option in inline) else "min"
@@ -186,6 +195,7 @@ class Exporter:
         with view.status("exporting layers"):
             for each in built:
                 await self._refs.blobs(each.ref, codec)
+            built = [each._replace(ref=await self._forced(each.ref, output.option)) for each in built]
         made = [await self._image(each, output, view) for each in built]
         images = [image for image, _ in made]
         for image in images:
@@ -195,7 +205,7 @@ class Exporter:
                 pass
         several = len(images) > 1
         index = assemble_index(images, docker=output.docker) if several else None
-        return _Made(images, index, [cache for _, cache in made])
+        return _Made(images, index, [each.ref.layers for each in built], [cache for _, cache in made])
 
     async def _image(
         self, built: BuiltPlatform, output: Output, view: Shown
@@ -225,10 +235,11 @@ class Exporter:
         if self._inline == "max":
             try:
                 with view.status("exporting layers of other stages"):
-                    return await with_results(records, chain_of, "max")
+                    graph = await with_results(records, chain_of, "max")
+                    return await self._forced_results(graph, output.option)
             except (InlayError, OSError) as error:
                 view.warn(f"the cache has no layers of other stages: {error}")
-        return await with_results(records, chain_of, "min")
+        return await self._forced_results(await with_results(records, chain_of, "min"), output.option)
 
     def _beside(self, image: Image, graph: RecordGraph) -> Referrer | None:
         """The cache to lie beside `image`; None where the image itself has all its layers."""
@@ -254,16 +265,49 @@ class Exporter:
 
         return find
 
+    # -- force-compression ---------------------------------------------------------------------------
+
+    async def _forced(self, ref: Ref, option: Option) -> Ref:
+        """`ref`, all of whose layers have blobs, as `option` wants them compressed."""
+        return await self._recompressor(option).convert(ref) if option.is_forced else ref
+
+    async def _forced_results(self, graph: RecordGraph, option: Option) -> RecordGraph:
+        """The results of `graph`, as `option` wants their layers compressed."""
+        if not option.is_forced:
+            return graph
+        forced: dict[int, Chain] = {}
+        for chain in [chain for node in graph for chain, _ in node.results]:
+            if id(chain) not in forced:
+                made = chain_of(await self._forced(self._refs.of_chain(chain), option))
+                assert made is not None
+                forced[id(chain)] = made
+        return [
+            node._replace(results=tuple((forced[id(chain)], created) for chain, created in node.results))
+            for node in graph
+        ]
+
+    def _recompressor(self, option: Option) -> Recompressor:
+        from inlay.export.recompress import Recompressor
+
+        codec = _codec(option)
+        if codec.media_type not in self._recompressors:
+            self._recompressors[codec.media_type] = Recompressor(
+                self._refs, self._content, self._refs.database, codec
+            )
+        return self._recompressors[codec.media_type]
+
+    # -- to registries and the store -----------------------------------------------------------------
+
     async def _write_image(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         made = await self._images(output, built, view)
         if output.option.flag("push"):
             for name in output.names:
-                await self._push(name, made, built, view)
+                await self._push(name, made, view)
         elif parse_bool(output.option.get("store", "true")) is not False:
-            await self._into_layout(self._root, output, made, built, view)
+            await self._into_layout(self._root, output, made, view)
         return _written(made)
 
-    async def _push(self, name: Reference, made: _Made, built: Sequence[BuiltPlatform], view: Shown) -> None:
+    async def _push(self, name: Reference, made: _Made, view: Shown) -> None:
         place = self._places.registry(name)
         repository = self._places.repository(name)
         if await in_thread(repository.has_manifest, made.top.descriptor, name.tag):
@@ -271,8 +315,8 @@ class Exporter:
                 pass
             return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
         with view.status("pushing layers"):
-            for image, each in zip(made.images, built, strict=True):
-                blobs = image_blobs(image, each.ref.layers, self._content)
+            for image, layers in zip(made.images, made.layers, strict=True):
+                blobs = image_blobs(image, layers, self._content)
                 await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
         with view.status(f"pushing manifest for {name}@{made.top.digest}"):
             await push_images(repository, made.images, made.several, [name.tag])
@@ -289,16 +333,14 @@ class Exporter:
             except (InlayError, OSError) as error:
                 view.warn(f"the layers of other stages are not kept beside the image: {error}")
 
-    async def _into_layout(
-        self, path: str, output: Output, made: _Made, built: Sequence[BuiltPlatform], view: Shown
-    ) -> None:
+    async def _into_layout(self, path: str, output: Output, made: _Made, view: Shown) -> None:
         """Write to a layout folder; under the full names, and the tag of the option."""
         from inlay.layout import LayoutFolder
 
         os.makedirs(path, exist_ok=True)
         folder = LayoutFolder(path)
-        for image, each in zip(made.images, built, strict=True):
-            await push_blobs(folder, image_blobs(image, each.ref.layers, self._content), self._limiter)
+        for image, layers in zip(made.images, made.layers, strict=True):
+            await push_blobs(folder, image_blobs(image, layers, self._content), self._limiter)
         for image in made.images if made.several is not None else ():
             await in_thread(folder.push_manifest, image.manifest.raw, image.manifest.media_type)
         top = made.top
@@ -313,22 +355,22 @@ class Exporter:
         if output.option.flag("tar", default=True):
             return await self._write_archive(output, built, view)
         made = await self._images(output, built, view)
-        await self._into_layout(output.option.get("dest"), output, made, built, view)
+        await self._into_layout(output.option.get("dest"), output, made, view)
         return _written(made)
 
     async def _write_archive(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         if output.option.type == "docker" and len(built) > 1:
             raise ExportError("a docker archive holds one platform; use type=oci for several")
         made = await self._images(output, built, view)
-        await in_thread(self._archive, output, made, [each.ref.layers for each in built])
+        await in_thread(self._archive, output, made)
         return _written(made)
 
-    def _archive(self, output: Output, made: _Made, layers: Sequence[Sequence[Layer]]) -> None:
+    def _archive(self, output: Output, made: _Made) -> None:
         from inlay.export.archives import docker_manifest
         from inlay.layout import IMAGE_NAME, write_archive
 
         blobs = []
-        for image, stacked in zip(made.images, layers, strict=True):
+        for image, stacked in zip(made.images, made.layers, strict=True):
             blobs += image_blobs(image, stacked, self._content)
             blobs.append(bytes_blob(image.manifest.descriptor, image.manifest.raw))
         top = made.top.descriptor
@@ -372,18 +414,16 @@ class Exporter:
         with view.status("preparing build cache for export"):
             mode: Mode = "max" if option.get("mode") == "max" else "min"
             graph = await with_results(records, self._chain_of(_codec(option)), mode)
-            oci = option.flag("oci-mediatypes", default=True)
-            cache = cache_manifest(
-                graph, image_manifest=option.flag("image-manifest", default=oci), oci_media_types=oci
-            )
+            graph = await self._forced_results(graph, option)
+            cache, graph, left_out = cut(graph, records.targets, lambda rest: _cache_manifest(rest, option))
+        if left_out:
+            view.warn(_told(left_out))
         if cache is None:
             with view.status("skipping cache export for empty result"):
                 return
-        if cache.is_too_large:
-            view.warn("this cache is over 1 MiB of metadata: inlay can import it, BuildKit refuses to")
         blobs = [*_cache_blobs(graph, self._content), bytes_blob(cache.config_descriptor, cache.config)]
         if option.type == "registry":
-            name = _name(option.get("ref"))
+            name = _name(option.get("ref"), "--cache-to")
             place, destination = self._places.registry(name), self._places.repository(name)
             tag, location, host = name.tag, place.location, name.domain
         else:
@@ -396,6 +436,18 @@ class Exporter:
             await push_blobs(destination, blobs, self._limiter, location=location, host=host)
         with view.status(f"writing cache manifest {Digest.of(cache.raw)}"):
             await in_thread(destination.push_manifest, cache.raw, cache.media_type, tag)
+        if option.type == "local" and option.flag("reset"):
+            await self._reset(option.get("dest"), view)
+
+    async def _reset(self, path: str, view: Shown) -> None:
+        """Delete what no cache in the folder `path` needs."""
+        from inlay.layout import LayoutFolder
+
+        try:
+            with view.status("deleting what is no longer needed"):
+                await in_thread(LayoutFolder(path).delete_unreferenced)
+        except (InlayError, OSError) as error:
+            view.warn(f"old blobs in {path} are still there: {error}")
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -453,16 +505,27 @@ def _image_layer(layer: Layer) -> ImageLayer:
 def _codec(option: Option) -> Codec:
     from inlay.archive.compression import Gzip, Uncompressed, Zstd
 
-    kind, level = option.get("compression", "gzip"), option.get("compression-level")
-    if level and not level.isdecimal():
-        raise UsageError(f"compression-level={level} is not a number")
-    if kind == "gzip":
-        return Gzip(int(level)) if level else Gzip()
-    if kind == "zstd":
-        return Zstd(int(level)) if level else Zstd()
+    kind, level = option.get("compression") or "gzip", option.get("compression-level")
+    codecs: dict[str, Callable[..., Codec]] = {"gzip": Gzip, "zstd": Zstd}
     if kind == "uncompressed":
         return Uncompressed()
-    raise UsageError(f"compression={kind}: must be gzip, zstd or uncompressed")
+    return codecs[kind](int(level)) if level else codecs[kind]()
+
+
+def _cache_manifest(graph: RecordGraph, option: Option) -> CacheManifest | None:
+    oci = option.flag("oci-mediatypes", default=True)
+    image_manifest = option.flag("image-manifest", default=oci)
+    return cache_manifest(graph, image_manifest=image_manifest, oci_media_types=oci)
+
+
+def _told(left_out: Sequence[Chain]) -> str:
+    """What a cache lacks, for people to read."""
+    steps = [chain.descriptor.annotation(DESCRIPTION) or str(chain.descriptor.digest) for chain in left_out]
+    shown = "; ".join(f"{step:.60}" for step in steps[:10]) + ("; …" if len(steps) > 10 else "")
+    return (
+        f"the results of {len(steps)} steps are left out of the cache, which BuildKit would not import if it had "
+        f"more than 1 MiB of records: {shown}"
+    )
 
 
 def _written(made: _Made) -> Written:

@@ -10,7 +10,7 @@ has packed. `RefStore` keeps one row per layer; it lives on the loop's thread, t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from inlay.digest import Digest
 from inlay.errors import BlobLost, BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
-
-T = TypeVar("T")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS layer (
@@ -167,6 +165,11 @@ class RefStore:
             self._snapshotter = self._make_snapshotter()
         return self._snapshotter
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The store's table of layers, for what else is remembered of them."""
+        return self._database
+
     # -- layers come in ---------------------------------------------------------------------------
 
     def add_blob(
@@ -241,21 +244,20 @@ class RefStore:
 
     def of_chain(self, chain: Chain) -> Ref:
         """The tree of an imported record. Nothing is fetched."""
-        source = cast("Source", chain.provider)
-        layers = []
-        for blob in chain.descriptors():
-            self._cached.add((source.location, str(blob.digest)))
-            diff_id = blob.annotation(UNCOMPRESSED)
-            layers.append(
-                self.add_blob(
-                    blob._replace(annotations=()),
-                    Digest.parse(diff_id) if diff_id else None,
-                    source,
-                    created=blob.annotation(CREATED_AT),
-                    description=blob.annotation(DESCRIPTION),
-                )
-            )
-        return Ref(tuple(layers))
+        return Ref(tuple(map(self._of_part, chain.chains())))
+
+    def _of_part(self, chain: Chain) -> Layer:
+        blob = chain.descriptor
+        diff_id = blob.annotation(UNCOMPRESSED)
+        layer = self.add_blob(
+            blob._replace(annotations=()),
+            Digest.parse(diff_id) if diff_id else None,
+            cast("Source | None", chain.provider),
+            created=blob.annotation(CREATED_AT),
+            description=blob.annotation(DESCRIPTION),
+        )
+        self._cached.add(_whereabouts(layer))
+        return layer
 
     # -- results of records -----------------------------------------------------------------------
 
@@ -342,10 +344,10 @@ class RefStore:
         if here in self._lost or here not in self._cached:
             return False
         self._lost.add(here)
-        _drop_failed(self._unpacking)
-        _drop_failed(self._packing)
-        _drop_failed(self._trees)
-        _drop_failed(self._views)
+        memos: list[dict[Any, Task[Any]]] = [self._unpacking, self._packing, self._trees, self._views]
+        for tasks in memos:
+            for name in [name for name, task in tasks.items() if not task.succeeded]:
+                del tasks[name]
         return True
 
     def _lost_layer(self, layer: Layer, error: Exception) -> Exception:
@@ -556,12 +558,6 @@ class RefStore:
             json.dumps(layer.base),
         )
         self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", row)
-
-
-def _drop_failed(tasks: dict[T, Task[Any]]) -> None:
-    """Let what failed be tried again."""
-    for name in [name for name, task in tasks.items() if not task.succeeded]:
-        del tasks[name]
 
 
 def _whereabouts(layer: Layer) -> tuple[str, str]:

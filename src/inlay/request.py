@@ -33,6 +33,11 @@ class Option(NamedTuple):
             raise UsageError(f"{name}={text} must be true or false")
         return value
 
+    @property
+    def is_forced(self) -> bool:
+        """`force-compression`: as a name alone, or as a boolean."""
+        return ("force-compression", "") in self.fields or self.flag("force-compression")
+
     def __str__(self) -> str:
         return ",".join([f"type={self.type}", *(f"{key}={value}" for key, value in self.fields)])
 
@@ -234,6 +239,45 @@ def with_inline_cache(cache_to: Sequence[Option], build_args: Mapping[str, str])
     if wanted and all(option.type != "inline" for option in cache_to):
         return [*cache_to, Option("inline")]
     return list(cache_to)
+
+
+_LEVELS = {"gzip": (0, 9), "zstd": (1, 22), "uncompressed": (0, 22)}
+_FLAGS = {
+    "cache-to": ("image-manifest", "oci-mediatypes", "ignore-error", "reset"),
+    "output": ("oci-mediatypes", "push", "store", "tar"),
+}
+
+
+def check_exports(cache_to: Sequence[Option], outputs: Sequence[Option]) -> None:
+    """Raise `UsageError` for what cannot be exported as it is asked for, before anything is built."""
+    for flag, options in (("cache-to", cache_to), ("output", outputs)):
+        for option in options:
+            try:
+                _check_fields(option, _FLAGS[flag])
+            except UsageError as error:
+                raise UsageError(f"--{flag} {option}: {error}") from error
+    wanted = [(option.type, option.get("ref") or option.get("dest")) for option in cache_to]
+    for option, place in zip(cache_to, wanted, strict=True):
+        if option.type != "inline" and wanted.count(place) > 1:
+            raise UsageError(f"--cache-to {option}: two caches cannot go to the same place")
+        docker = not option.flag("oci-mediatypes", default=True)
+        if docker and option.flag("image-manifest"):
+            raise UsageError(
+                f"--cache-to {option}: a cache with image-manifest=true needs oci-mediatypes=true"
+            )
+
+
+def _check_fields(option: Option, flags: Iterable[str]) -> None:
+    for name in flags:
+        option.flag(name)
+    if ("force-compression", "") not in option.fields:
+        option.flag("force-compression")
+    kind, level = option.get("compression") or "gzip", option.get("compression-level")
+    if kind not in _LEVELS:
+        raise UsageError(f"compression must be gzip, zstd or uncompressed, not {kind!r}")
+    lowest, highest = _LEVELS[kind]
+    if level and not (level.isdecimal() and lowest <= int(level) <= highest):
+        raise UsageError(f"compression-level of {kind} must be from {lowest} to {highest}, not {level!r}")
 
 
 def parse_secret(text: str) -> Secret:

@@ -90,7 +90,12 @@ def _link_json(selector: str, record: int) -> dict[str, Any]:
 
 def config_of(graph: RecordGraph) -> CacheConfig:
     """Number and sort the layers and records of `graph`, of each record its first result only."""
-    layers, numbers = _sorted_layers([node.results[0][0] for node in graph if node.results])
+    return described_config(graph)[0]
+
+
+def described_config(graph: RecordGraph) -> tuple[CacheConfig, tuple[Descriptor, ...]]:
+    """`config_of`, and the descriptor of each of its layers: equal blobs may have been made at other times."""
+    layers, numbers, descriptors = _sorted_layers([node.results[0][0] for node in graph if node.results])
     order = _sorted_nodes(graph)
     place = {at: number for number, at in enumerate(order)}
     records = []
@@ -102,17 +107,20 @@ def config_of(graph: RecordGraph) -> CacheConfig:
         )
         results = tuple((numbers[id(chain)], created) for chain, created in node.results[:1])
         records.append(ConfigRecord(node.digest, tuple(map(tuple, inputs)), results))
-    return CacheConfig(layers, tuple(records))
+    return CacheConfig(layers, tuple(records)), descriptors
 
 
 def _by_link(link: tuple[str, int]) -> tuple[int, str]:
     return link[1], link[0]
 
 
-def _sorted_layers(chains: Iterable[Chain]) -> tuple[tuple[CacheLayer, ...], dict[int, int]]:
-    """The layers of `chains`, one for each blob on each stack; and by the `id` of each chain its number."""
+def _sorted_layers(
+    chains: Iterable[Chain],
+) -> tuple[tuple[CacheLayer, ...], dict[int, int], tuple[Descriptor, ...]]:
+    """The layers of `chains`, one for each blob on each stack; by the `id` of each chain its number; and the
+    descriptors of the layers."""
     entries: dict[tuple[str, int], int] = {}  # (blob, entry of the parent) -> entry
-    depths: list[int] = []
+    parts: list[Chain] = []
     entry_of: dict[int, int] = {}
     for chain in chains:
         parent = NO_PARENT
@@ -120,19 +128,20 @@ def _sorted_layers(chains: Iterable[Chain]) -> tuple[tuple[CacheLayer, ...], dic
             if id(part) not in entry_of:
                 layer = (str(part.descriptor.digest), parent)
                 entry_of[id(part)] = entries.setdefault(layer, len(entries))
-                if len(depths) < len(entries):
-                    depths.append(part.depth)
+                if len(parts) < len(entries):
+                    parts.append(part)
             parent = entry_of[id(part)]
     layers = list(entries)
     # Sorted by blob, and equal blobs by what they stand on, in an order in which parents come first.
     rank = {NO_PARENT: NO_PARENT}
-    for level in _by_depth(depths):
+    for level in _by_depth([part.depth for part in parts]):
         for entry in sorted(level, key=lambda entry: (layers[entry][0], rank[layers[entry][1]])):
             rank[entry] = len(rank)
     order = sorted(range(len(layers)), key=lambda entry: (layers[entry][0], rank[layers[entry][1]]))
     number = {entry: n for n, entry in enumerate(order)} | {NO_PARENT: NO_PARENT}
     sorted_layers = tuple(CacheLayer(layers[entry][0], number[layers[entry][1]]) for entry in order)
-    return sorted_layers, {chain: number[entry] for chain, entry in entry_of.items()}
+    numbers = {chain: number[entry] for chain, entry in entry_of.items()}
+    return sorted_layers, numbers, tuple(parts[entry].descriptor for entry in order)
 
 
 def _by_depth(depths: list[int]) -> list[list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inlay.cache.config import config_of, encode
+from inlay.cache.config import described_config, encode
 from inlay.digest import Digest
 from inlay.errors import UsageError
 from inlay.namedtuple import NamedTuple
@@ -18,6 +18,7 @@ from inlay.oci.descriptor import (
     CREATED_AT,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD,
     DOCKER_LIST,
     OCI_INDEX,
     OCI_LAYER,
@@ -39,7 +40,7 @@ BUILDKIT_LIMIT = 1 << 20
 _TO_DOCKER = {
     OCI_LAYER: DOCKER_LAYER,
     OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
-    OCI_LAYER_ZSTD: "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD,
 }
 _TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
 
@@ -84,17 +85,11 @@ def cache_manifest(
     """
     if image_manifest and not oci_media_types:
         raise UsageError("a cache with image-manifest=true needs oci-mediatypes=true")
-    config = config_of(graph)
+    config, descriptors = described_config(graph)
     if not config.layers:
         return None
-    blobs = {
-        str(layer.digest): layer
-        for node in graph
-        for chain, _ in node.results
-        for layer in chain.descriptors()
-    }
     media_types = _TO_OCI if oci_media_types else _TO_DOCKER
-    layers = tuple(_published(blobs[layer.blob], media_types) for layer in config.layers)
+    layers = tuple(_published(layer, media_types) for layer in descriptors)
     unsent = CacheManifest(
         b"", OCI_MANIFEST, config.to_json(), layers, CACHE_CONFIG if subject is not None else ""
     )

@@ -19,12 +19,14 @@ from inlay.oci.descriptor import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     UNCOMPRESSED,
     Descriptor,
@@ -37,7 +39,11 @@ if TYPE_CHECKING:
 
     from inlay.platform import Platform
 
-_TO_DOCKER = {OCI_LAYER: DOCKER_LAYER, OCI_LAYER_GZIP: DOCKER_LAYER_GZIP}
+_TO_DOCKER = {
+    OCI_LAYER: DOCKER_LAYER,
+    OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
+    OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD,
+}
 _TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
 _INTERNAL_ANNOTATIONS = (UNCOMPRESSED, CREATED_AT, DESCRIPTION)
 _INTERNAL_PREFIXES = ("containerd.io/distribution.source.",)
