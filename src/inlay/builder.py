@@ -103,6 +103,7 @@ class _Build:
         self.secrets.check()
         try:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
+            await self._load_context()
             converted = await in_thread(self.frontend.convert, abort=self._cancel)
             await gather(importing)
             written = await self._make(converted)
@@ -120,6 +121,7 @@ class _Build:
         finally:
             self.worker.close()
             self.refs.close()
+            self.remote.close()
             self.places.close()
 
     async def _make(self, converted: Sequence[Converted]) -> list[Written]:
@@ -134,6 +136,20 @@ class _Build:
                 if not self.refs.give_up(error):
                     raise
                 self.emit(Warned("", f"{error}; the steps that need it run again"))
+
+    async def _load_context(self) -> None:
+        """Fetch the build context where the Dockerfile is in what has to be fetched."""
+        if self.frontend.context.holds_dockerfile:
+            from inlay.presolve import load_context
+
+            await load_context(
+                self.frontend,
+                self.worker,
+                self.index,
+                clock=self._clock,
+                observer=self.observer,
+                abort=self._cancel,
+            )
 
     def _cancel(self) -> None:
         """End all transfers soon."""
@@ -263,14 +279,14 @@ class _Observer:
 
     def started(self, vertex: object) -> None:
         step = _step(vertex)
-        self._emit(Started(step.digest, step.vertex.name, time.time()))
+        self._emit(Started(step.digest, step.name, time.time()))
 
     def completed(self, vertex: object) -> None:
         self._finish(vertex, "ran", Completed(_step(vertex).digest, time.time()))
 
     def cached(self, vertex: object) -> None:
         step = _step(vertex)
-        self._emit(Started(step.digest, step.vertex.name, time.time()))
+        self._emit(Started(step.digest, step.name, time.time()))
         self._finish(vertex, "cached", Completed(step.digest, time.time(), cached=True))
 
     def failed(self, vertex: object, error: BaseException) -> None:
@@ -290,7 +306,7 @@ class _Observer:
 
 def _outcome(step: Step, outcome: str) -> StepOutcome:
     location = step.vertex.location
-    return StepOutcome(step.vertex.name, outcome, step.digest, str(location) if location else "")
+    return StepOutcome(step.name, outcome, step.digest, str(location) if location else "")
 
 
 def _line(step: Step) -> int:

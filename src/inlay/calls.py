@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from inlay.actions.secrets import Secrets
-from inlay.errors import UsageError
+from inlay.errors import SolveError, UsageError
 from inlay.frontend import Frontend
 from inlay.refs import RefStore
 from inlay.sources.places import Places
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store
+from inlay.tasks import run
+from inlay.timestamp import now_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inlay.dockerfile.report import LintReport, OutlineReport, TargetsReport
+    from inlay.executor.executor import Executor
     from inlay.request import BuildRequest
 
 _CALLS = ("check", "lint", "outline", "targets")
@@ -40,41 +47,70 @@ def call_frontend(request: BuildRequest, call: str) -> tuple[str, bool]:
 def _report(request: BuildRequest, name: str) -> LintReport | OutlineReport | TargetsReport:
     from inlay.dockerfile.report import lint, list_targets, outline
 
-    with Store(request.root, warn=lambda message: None) as store:
-        places = Places(store.root, insecure_registries=request.insecure_registries)
-        try:
-            frontend = _frontend(request, store, places)
-            text, options = frontend.read()
-            if name == "targets":
-                return list_targets(text, options.filename)
-            if name == "outline":
-                return outline(text, options, frontend.resolver)
-            return lint(text, options, frontend.resolver)
-        finally:
-            places.close()
-
-
-def _frontend(request: BuildRequest, store: Store, places: Places) -> Frontend:
-    secrets = Secrets(request.secrets, request.ssh)
-
-    def refs() -> RefStore:
-        return RefStore(store.layers, store.content, store.snapshotter, places.at)
-
-    remote = RemoteSources(store.root, store.snapshotter, refs, places, secrets)
-    return Frontend(request, store, places, lambda event: None, remote)
+    with _opened(request) as frontend:
+        text, options = frontend.read()
+        if name == "targets":
+            return list_targets(text, options.filename)
+        if name == "outline":
+            return outline(text, options, frontend.resolver)
+        return lint(text, options, frontend.resolver)
 
 
 def dump_llb(request: BuildRequest, *, raw: bool) -> bytes:
     """The definition of the first platform: `pb.Definition`, or JSON to read."""
     from inlay.llb.dump import definition_bytes, definition_json
 
-    with Store(request.root, warn=lambda message: None) as store:
-        places = Places(store.root, insecure_registries=request.insecure_registries)
-        try:
-            frontend = _frontend(request, store, places)
-            definition = frontend.convert()[0].definition
-        finally:
-            places.close()
+    with _opened(request) as frontend:
+        definition = frontend.convert()[0].definition
     if raw:
         return definition_bytes(definition, frontend.dockerfile)
     return definition_json(definition).encode() + b"\n"
+
+
+@contextmanager
+def _opened(request: BuildRequest) -> Iterator[Frontend]:
+    """The frontend, which can read the Dockerfile wherever that is."""
+    with Store(request.root, warn=_ignore) as store, ExitStack() as stack:
+        places = Places(store.root, insecure_registries=request.insecure_registries)
+        stack.callback(places.close)
+        secrets = Secrets(request.secrets, request.ssh)
+
+        @cache
+        def refs() -> RefStore:
+            opened = RefStore(store.layers, store.content, store.snapshotter, places.at)
+            stack.callback(opened.close)
+            return opened
+
+        remote = RemoteSources(store.root, store.snapshotter, refs, places, secrets)
+        stack.callback(remote.close)
+        frontend = Frontend(request, store, places, _ignore, remote)
+        if frontend.context.holds_dockerfile:
+            run(_load_context(frontend, store, refs(), secrets, remote))
+        yield frontend
+
+
+async def _load_context(
+    frontend: Frontend, store: Store, refs: RefStore, secrets: Secrets, remote: RemoteSources
+) -> None:
+    from inlay.actions.cachemounts import CacheMounts
+    from inlay.actions.worker import Worker
+    from inlay.presolve import load_context
+    from inlay.solver.index import CacheIndex
+
+    worker = Worker(
+        refs,
+        make_executor=_run_nothing,
+        secrets=secrets,
+        cache_mounts=CacheMounts(store.root, refs),
+        emit=_ignore,
+        clock=now_ns,
+    )
+    await load_context(frontend, worker, CacheIndex(store.cache), clock=now_ns, abort=remote.cancel)
+
+
+def _run_nothing() -> Executor:
+    raise SolveError("nothing is run to look at a Dockerfile")
+
+
+def _ignore(_: object) -> None:
+    return

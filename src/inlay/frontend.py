@@ -8,34 +8,37 @@ from typing import TYPE_CHECKING, cast
 
 from inlay.digest import Digest
 from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
+from inlay.llb.ops import SourceOp
 from inlay.platform import Platform, host, parse_wanted
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
 from inlay.sources.image import ImageResolver, ResolvedImage, image_digests, image_ref, read_image
+from inlay.sources.maincontext import DOCKERFILE, WEB_FILE, find_context, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import BinaryIO
 
     from inlay.actions.step import SourceAction
     from inlay.actions.worker import Result
     from inlay.archive.digestmemory import DigestMemory
+    from inlay.archive.tree import Tree
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.dockerfile.options import ConvertOptions
     from inlay.dockerfile.resolver import ImageRequest, Resolver
     from inlay.errors import Location
-    from inlay.llb.graph import Vertex
-    from inlay.llb.ops import SourceOp
+    from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
     from inlay.reference import Reference
     from inlay.refs import RefStore, Source
     from inlay.request import BuildRequest
+    from inlay.sources.maincontext import MainContext
     from inlay.sources.places import Places
     from inlay.sources.remote import RemoteSources
     from inlay.store import Store
 
 DOCKERFILE_LIMIT = 64 << 20
-_URL_SCHEMES = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
 
 
 class Frontend:
@@ -57,6 +60,8 @@ class Frontend:
         self._layouts: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._memory: DigestMemory | None = None
+        self._context: MainContext | None = None
+        self._tree: Tree | None = None
         self._images = ImageResolver(self._places_of, store.content)
         self.epoch_s = _epoch(request)
         self.dockerfile = b""
@@ -64,17 +69,83 @@ class Frontend:
 
     # -- the Dockerfile ------------------------------------------------------------------------------
 
+    @property
+    def context(self) -> MainContext:
+        """Where the build context and the Dockerfile are. Raises `UsageError`."""
+        if self._context is None:
+            found = find_context(
+                self._request.context,
+                self._request.dockerfile,
+                _standard_input,
+                empty=f"{self._store.root}/empty",
+                limit=DOCKERFILE_LIMIT,
+            )
+            if found.upload is not None:
+                op = SourceOp(found.url, (("http.filename", WEB_FILE),))
+                self._remote.http(op).take(found.upload.readinto)
+            if found.folder:
+                self._folders["context"] = found.folder
+            self._context = found
+        return self._context
+
     def read(self) -> tuple[bytes, ConvertOptions]:
         """The Dockerfile, and how it is to be converted."""
         options = self._options()
-        folder, name = self._dockerfile_place()
-        with shown(self._emit, f"[internal] load build definition from {os.path.basename(name)}"):
-            text = _read(name if name == "-" else os.path.join(folder, name), name)
-        ignore_name, ignore = self._ignore_file(folder, name)
+        name = self.context.name
         filename = name if name != "-" else "Dockerfile"
+        if self.context.holds_dockerfile and self._is_web_file(options):
+            filename = WEB_FILE  # the download is the Dockerfile
+        with shown(self._emit, f"[internal] load build definition from {os.path.basename(name)}"):
+            text = self._read_dockerfile(filename)
+        ignore_name, ignore = self._ignore_file(name)
         options = options._replace(filename=filename, dockerignore=ignore, dockerignore_name=ignore_name)
         self.dockerfile = text
         return text, options
+
+    def _read_dockerfile(self, name: str) -> bytes:
+        context = self.context
+        if context.name == "-":
+            return context.text
+        names = [name]
+        if os.path.basename(name) == DOCKERFILE:
+            names.append(os.path.join(os.path.dirname(name), DOCKERFILE.lower()))
+        if not context.holds_dockerfile:
+            paths = [os.path.join(context.dockerfile_folder, each) for each in names]
+            return _read(next((path for path in paths if os.path.exists(path)), paths[0]), name)
+        assert self._tree is not None
+        from inlay.sources.contexts import read_file
+        from inlay.sources.http import shown_url
+
+        for each in names:
+            text = read_file(self._tree, each, DOCKERFILE_LIMIT)
+            if text is not None:
+                return text
+        raise UsageError(f"there is no {name} in {shown_url(context.url)}; name the Dockerfile with -f")
+
+    def remote_context(self) -> Definition | None:
+        """What is to be solved before the Dockerfile can be read: the tree that it is in. None for most builds.
+
+        Blocks while a download is looked at. The tree is to be given to `take_context`.
+        """
+        if not self.context.holds_dockerfile:
+            return None
+        from inlay.dockerfile.contexts import check_context, main_context
+        from inlay.dockerfile.drafts import settle
+
+        options = self._options()
+        check_context(options)
+        return settle(main_context(options, self.resolver, tuple).tree, options.build_platform)
+
+    def take_context(self, tree: Tree) -> None:
+        """Take the tree that `remote_context` asked for."""
+        self._tree = tree
+
+    def _is_web_file(self, options: ConvertOptions) -> bool:
+        from inlay.dockerfile.sources import git_url
+
+        if git_url(options.context) is not None:
+            return False
+        return not self.resolver.is_archive(SourceOp(options.context, (("http.filename", WEB_FILE),)))
 
     @property
     def resolver(self) -> Resolver:
@@ -131,30 +202,22 @@ class Frontend:
             options["cgroup-parent"] = request.cgroup_parent
         for name, value in request.build_contexts:
             options[f"context:{name}"] = self._named_context(name, value)
-        self._main_context()
+        options["context"] = self.context.url
         return ConvertOptions.parse(
             {name: value for name, value in options.items() if value or name == "no-cache"}, host()
         )
-
-    def _main_context(self) -> None:
-        context = self._request.context
-        if context == "-" or context.startswith(_URL_SCHEMES):
-            raise UsageError(f"context {context}: only folders can be built from so far")
-        if not os.path.isdir(context):
-            reason = "is not a folder" if os.path.exists(context) else "does not exist"
-            raise UsageError(f"the build context {context} {reason}")
-        self._folders["context"] = context
 
     def _named_context(self, name: str, value: str) -> str:
         """The frontend's notation for `--build-context NAME=VALUE`."""
         if value.startswith("oci-layout://"):
             return self._named_layout(name, value.removeprefix("oci-layout://"))
-        if "://" in value or value.startswith(("git@", "target:")):
+        if value.startswith(("docker-image://", "target:")) or (not os.path.isdir(value) and is_url(value)):
             return value
         if not os.path.isdir(value):
             raise UsageError(f"--build-context {name}={value}: there is no such folder")
-        self._folders[name] = value
-        return f"local:{name}"
+        local = f"_{name}" if name in ("context", "dockerfile") else name  # those are the build's own
+        self._folders[local] = value
+        return f"local:{local}"
 
     def _named_layout(self, name: str, text: str) -> str:
         """Pin an image of a layout: `PATH`, `PATH:TAG` or `PATH@DIGEST`."""
@@ -170,24 +233,16 @@ class Frontend:
         self._layouts[store] = path
         return f"oci-layout://{store}@{pinned}"
 
-    def _dockerfile_place(self) -> tuple[str, str]:
-        """The folder that the Dockerfile is in, and its name; `-` for standard input."""
-        given = self._request.dockerfile
-        if given == "-":
-            return "", "-"
-        if given:
-            # As docker does: a path of its own, or inside the context.
-            inside = os.path.join(self._request.context, given)
-            path = given if os.path.exists(given) or not os.path.exists(inside) else inside
-            return os.path.split(path)
-        return self._request.context, "Dockerfile"
-
-    def _ignore_file(self, folder: str, name: str) -> tuple[str, bytes | None]:
-        own = os.path.join(folder, f"{name}.dockerignore")
+    def _ignore_file(self, name: str) -> tuple[str, bytes | None]:
+        """The ignore file's name and content. What was fetched has none, as BuildKit sees it."""
+        context = self.context
+        if not context.folder:
+            return ".dockerignore", None
+        own = os.path.join(context.dockerfile_folder, f"{name}.dockerignore")
         with shown(self._emit, "[internal] load .dockerignore"):
             if name != "-" and os.path.exists(own):
                 return f"{name}.dockerignore", _read(own, own)
-            path = os.path.join(self._request.context, ".dockerignore")
+            path = os.path.join(context.folder, ".dockerignore")
             return ".dockerignore", _read(path, ".dockerignore") if os.path.exists(path) else None
 
     # -- what the conversion asks --------------------------------------------------------------------
@@ -305,10 +360,11 @@ class _Resolver:
         return _read(path, path) if path and os.path.exists(path) else None
 
     def is_archive(self, source: SourceOp) -> bool:
-        return True
+        return self._frontend._remote.http(source).is_archive()
 
     def time_of(self, source: SourceOp) -> int | None:
-        return None
+        remote = self._frontend._remote
+        return remote.git(source).time() if source.scheme == "git" else remote.http(source).time()
 
 
 class _ImageSource:
@@ -341,13 +397,15 @@ def _epoch(request: BuildRequest) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+def _standard_input() -> BinaryIO:
+    import sys
+
+    return sys.stdin.buffer
+
+
 def _read(path: str, name: str) -> bytes:
     """A Dockerfile or ignore file. Raises `UsageError`, or `DockerfileError` for one that is not there."""
     try:
-        if path == "-":
-            import sys
-
-            return sys.stdin.buffer.read(DOCKERFILE_LIMIT)
         with open(path, "rb") as file:
             data = file.read(DOCKERFILE_LIMIT + 1)
     except OSError as error:

@@ -57,8 +57,11 @@ class Builds:
         self.transports.append(transport)
         return Downloads(str(self.root), lambda: self.snapshotter, lambda: transport, self.secrets.get)
 
+    def path(self, found: Download) -> str:
+        return self.build().path(found)
+
     def content(self, found: Download) -> bytes:
-        with open(found.path(self.snapshotter), "rb") as file:
+        with open(self.path(found), "rb") as file:
             return file.read()
 
 
@@ -78,7 +81,7 @@ def wanted(url: str, **attrs: str) -> WebFile:
 def test_a_file_is_kept_with_the_servers_date_and_a_private_mode(web: Web, builds: Builds) -> None:
     web.pages["/a"] = Page(b"hello", headers={"Last-Modified": OLD})
     found = builds.bring(f"{web.url}/a")
-    status = os.stat(found.path(builds.snapshotter))
+    status = os.stat(builds.path(found))
     assert builds.content(found) == b"hello"
     assert found.digest == Digest.of(b"hello")
     assert (status.st_mode & 0o7777, int(status.st_mtime)) == (0o600, 1709288430)
@@ -87,7 +90,7 @@ def test_a_file_is_kept_with_the_servers_date_and_a_private_mode(web: Web, build
 def test_mode_and_owner_are_those_of_the_op(web: Web, builds: Builds) -> None:
     web.pages["/a"] = Page(b"hello")
     found = builds.bring(f"{web.url}/a", perm="0o750", uid=str(os.getuid()), gid=str(os.getgid()))
-    status = os.stat(found.path(builds.snapshotter))
+    status = os.stat(builds.path(found))
     assert (status.st_mode & 0o7777, status.st_mtime) == (0o750, 0)
 
 

@@ -57,7 +57,12 @@ class Step:
     @property
     def is_instruction(self) -> bool:
         """Whether it is a step of the Dockerfile, rather than a source or an internal one."""
-        return not isinstance(self.vertex.op, SourceOp) and not self.vertex.name.startswith("[internal]")
+        return not isinstance(self.vertex.op, SourceOp) and not self.name.startswith("[internal]")
+
+    @property
+    def name(self) -> str:
+        """What progress shows. What no instruction stands for is the unpacking of a context."""
+        return self.vertex.name or "[internal] unpack build context"
 
     def opened(self, result: Result) -> Tree | None:
         """The tree of `result`, if a step has looked into it; None of an empty one."""
@@ -102,7 +107,7 @@ class Step:
         if error.location is not None:
             return error
         located = copy(error)
-        located.step = error.step or self.vertex.name
+        located.step = error.step or self.name
         located.location = self.vertex.location
         return located
 

@@ -198,7 +198,7 @@ class TarReader:
             if after not in (b"", _ZEROS):
                 raise ContentError("the archive is broken: a lone block of zeros in the middle")
             return None
-        if not _checksum_is_right(block):
+        if not is_header(block):
             raise ContentError(
                 f"not a tar archive, or a broken one: wrong checksum at byte {self.position - BLOCK}"
             )
@@ -293,8 +293,9 @@ class TarReader:
         return entry._replace(size=size)
 
 
-def _checksum_is_right(block: bytes) -> bool:
-    """The sum of all bytes, the checksum's own field as spaces; old Suns took bytes as signed."""
+def is_header(block: bytes) -> bool:
+    """Whether the checksum of a block of 512 bytes is right: the sum of all bytes, the checksum's own field as
+    spaces; old Suns took bytes as signed."""
     try:
         recorded = _number(block[148:156])
     except ContentError:

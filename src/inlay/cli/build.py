@@ -38,7 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that make a `BuildRequest` (see `request_of`)."""
     add = parser.add_argument
-    add("context", metavar="PATH", help="build context: a folder, a git or http URL, or - for a tar on stdin")
+    add(
+        "context",
+        metavar="PATH",
+        help="build context: a folder, a git or http URL, or - for a tar or a Dockerfile on stdin",
+    )
     add("-f", "--file", default="", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
     add("-t", "--tag", action="append", default=[], help="name the image NAME[:TAG]; may be repeated")
     add(

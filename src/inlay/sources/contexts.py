@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import stat
 from typing import TYPE_CHECKING
 
+from inlay.archive.tree import shown
 from inlay.errors import SourceError
 from inlay.refs import ContextRef
 from inlay.tasks import in_thread
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inlay.archive.digestmemory import DigestMemory
+    from inlay.archive.tree import Tree
     from inlay.llb.ops import SourceOp
     from inlay.sources.local import LocalContext
 
@@ -52,3 +55,14 @@ class LocalSource:
 def _patterns(op: SourceOp, name: str) -> list[str] | None:
     text = op.attr(name)
     return json.loads(text) if text else None
+
+
+def read_file(tree: Tree, path: str, limit: int) -> bytes | None:
+    """A regular file of a tree, links followed within it; None where there is none. Raises `SourceError`."""
+    with tree.resolve(path, follow_last=True) as place:
+        if place.stat is None or place.parent is None or not stat.S_ISREG(place.stat.st_mode):
+            return None
+        if place.stat.st_size > limit:
+            raise SourceError(f"{shown(path)} is larger than {limit >> 20} MiB")
+        with open(tree.open(place.parent, place.name), "rb") as file:
+            return file.read(limit)

@@ -52,9 +52,6 @@ class Download(NamedTuple):
     dates_it: bool = False
     """Whether `last_modified` can tell it from other versions."""
 
-    def path(self, snapshotter: Snapshotter) -> str:
-        return f"{snapshotter.upper(self.directory)}/{self.name}"
-
 
 class Downloads:
     """The downloads of one build. May be asked from several threads; each file is asked for once."""
@@ -74,6 +71,7 @@ class Downloads:
         self._lock = threading.Lock()
         self._each: dict[str, threading.Lock] = {}
         self._found: dict[str, Download] = {}
+        self._temporary: list[LayerDir] = []
 
     def bring(self, file: WebFile, abort: Abort) -> Download:
         """The file as it is now, or the one with its checksum. Raises `SourceError`."""
@@ -88,9 +86,22 @@ class Downloads:
         return found
 
     def put(self, file: WebFile, data: Callable[[memoryview], int]) -> Download:
-        """Take a file that comes from elsewhere: `data` reads some of it into a buffer, 0 at the end."""
+        """Take a file from elsewhere, for this build: `data` reads some of it into a buffer, 0 at the end."""
         found = self._found[_identity(file)] = self._save(file, data, "", "", dates_it=False)
+        self._temporary.append(found.directory)
         return found
+
+    def is_temporary(self, found: Download) -> bool:
+        """Whether it goes with the build."""
+        return found.directory in self._temporary
+
+    def path(self, found: Download) -> str:
+        return f"{self._snapshotter().upper(found.directory)}/{found.name}"
+
+    def close(self) -> None:
+        """Delete what came from elsewhere."""
+        for directory in self._temporary:
+            self._snapshotter().remove(directory)
 
     def _bring(self, name: str, file: WebFile, abort: Abort) -> Download:
         known = self._remembered(name)

@@ -95,7 +95,30 @@ class HttpSource:
     async def fetch(self) -> Ref:
         found = await in_thread(self.download, abort=self._abort)
         title = f"http url {shown_url(self._file.url)}"
-        return Ref((self._refs().layer_of(found.directory, description=title),))
+        temporary = self._downloads.is_temporary(found)
+        return Ref((self._refs().layer_of(found.directory, description=title, temporary=temporary),))
+
+    def take(self, data: Callable[[memoryview], int]) -> None:
+        """Take the file from elsewhere, for this build: `data` reads some of it into a buffer, 0 at the end."""
+        self._downloads.put(self._file, data)
+
+    def is_archive(self) -> bool:
+        """Whether it is an archive, rather than a Dockerfile. Blocks; raises `SourceError`."""
+        from inlay.sources.archives import HEAD, is_archive
+
+        with open(self._downloads.path(self.download()), "rb") as file:
+            return is_archive(file.read(HEAD))
+
+    def time(self) -> int | None:
+        """When it was made, in seconds since the epoch: as the server says, or the files in it, if it is an archive.
+        Blocks; raises `SourceError`."""
+        found = self.download()
+        seconds = None if self._file.checksum else parse_http_date(found.last_modified)
+        if seconds is not None:
+            return seconds
+        from inlay.sources.archives import newest_file
+
+        return newest_file(self._downloads.path(found))
 
     def download(self) -> Download:
         """The file, in the store. Blocks; raises `SourceError`."""

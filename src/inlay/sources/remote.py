@@ -57,6 +57,11 @@ class RemoteSources:
         if self._remotes is not None:
             self._remotes.cancel()
 
+    def close(self) -> None:
+        """Delete what is of no use to later builds."""
+        if self._downloads is not None:
+            self._downloads.close()
+
     @property
     def downloads(self) -> Downloads:
         if self._downloads is None:
