@@ -207,6 +207,13 @@ class ContentStore:
         stopped; bytes that then turn out wrong are fetched once more from the start."""
         if self.has_blob(descriptor):
             return
+        try:
+            self._fetch(descriptor, source)
+        except DigestMismatch as error:
+            place = str(source)
+            raise error if place in str(error) else DigestMismatch(f"{place}: {error}") from error
+
+    def _fetch(self, descriptor: Descriptor, source: BlobSource) -> None:
         resumed = False
         try:
             with self.ingest(descriptor.digest, descriptor.size) as ingest:

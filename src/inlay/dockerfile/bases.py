@@ -294,7 +294,8 @@ def _look_up(conversion: Conversion, stage: StageBuild, written: str) -> Resolve
                 f"docker.io/library{name}:latest",
             )
         ]
-        raise DockerfileError(f"{written}: {error}", hint=suggest(written, names)) from error
+        said = str(error) if str(error).startswith(f"{written}: ") else f"{written}: {error}"
+        raise DockerfileError(said, hint=suggest(written, names)) from error
 
 
 def _detected(image: Platform, target: Platform, build: Platform) -> Platform:

@@ -80,7 +80,8 @@ class ImageResolver:
                 error = failure
             except RegistryError as failure:
                 raise SourceError(_about(reference, failure)) from failure
-        raise SourceError(f"{reference}: not found") from error
+        said = _about(reference, error) if isinstance(error, RegistryError) else f"{reference}: not found"
+        raise SourceError(said) from error
 
 
 def _about(reference: Reference, failure: Exception) -> str:
