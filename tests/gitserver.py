@@ -56,6 +56,14 @@ class Repository:
         self.git("update-server-info", cwd=self.bare)
         return self.git("rev-parse", "HEAD")
 
+    @staticmethod
+    def head(bare: Path) -> str:
+        """The commit of a bare repository's default branch."""
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=bare, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
 
 class GitServer:
     """Serves all repositories of `folder`. `requests` are the methods and paths that came; with a `password`

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from buildkit import cached
 
 from running import run_inlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from buildkit import Daemon
 
     from conftest import RunningRegistry
 
 pytestmark = [pytest.mark.interop, pytest.mark.root]
 
 _BUILDCTL_FLAGS = {"--cache-to": "--export-cache", "--cache-from": "--import-cache"}
-STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(?:RUN|COPY|ADD|WORKDIR|LINK)", re.M)
 DOCKERFILE = """FROM @BASE@ AS build
 WORKDIR /src
 COPY src ./
@@ -40,43 +40,6 @@ CMD ["cat", "/app/out.txt"]
 """
 
 
-class Daemon:
-    """A buildkitd of its own, and buildctl for it."""
-
-    def __init__(self, folder: Path, host: str) -> None:
-        self.address = f"unix://{folder}/bk.sock"
-        (folder / "bk.toml").write_text(
-            f'root = "{folder}/bk"\n[grpc]\n address = ["{self.address}"]\n[worker.oci]\n enabled = true\n'
-            ' networkMode = "host"\n[worker.containerd]\n enabled = false\n'
-            f'[registry."{host}"]\n http = true\n insecure = true\n'
-        )
-        self.process = subprocess.Popen(
-            ["buildkitd", "--config", str(folder / "bk.toml")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(200):
-            if self.ctl("debug", "workers").returncode == 0:
-                return
-            time.sleep(0.1)
-        raise AssertionError("buildkitd did not start")
-
-    def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["buildctl", "--addr", self.address, *arguments], capture_output=True, text=True, check=False
-        )
-
-
-@pytest.fixture(scope="session")
-def daemon(docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    if not shutil.which("buildkitd") or not shutil.which("buildctl"):
-        pytest.skip("buildkitd and buildctl are not on PATH")
-    running = Daemon(tmp_path_factory.mktemp("buildkit"), docker_registry.host)
-    yield running
-    running.process.terminate()
-    running.process.wait(20)
-
-
 @pytest.fixture
 def context(tmp_path: Path, base: str) -> Path:
     folder = tmp_path / "context"
@@ -86,12 +49,6 @@ def context(tmp_path: Path, base: str) -> Path:
     (folder / "main.c").write_text("main\n")
     (folder / "main.h").write_text("head\n")
     return folder
-
-
-def cached(output: str) -> tuple[int, int]:
-    """Steps that say CACHED, of all steps."""
-    steps = set(STEP.findall(output))
-    return sum(bool(re.search(rf"^#{number} CACHED$", output, re.M)) for number in steps), len(steps)
 
 
 @pytest.mark.parametrize("kind", ["inline", "min", "max", "local"])
