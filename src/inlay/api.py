@@ -9,6 +9,7 @@ from inlay.builder import build as run_build
 from inlay.request import (
     BuildRequest,
     BuildResult,
+    parse_allow,
     parse_cache_from,
     parse_cache_to,
     parse_output,
@@ -91,7 +92,7 @@ def build(
         network=network,
         shm_size=shm_size,
         ulimits=tuple(ulimits),
-        allow=tuple(allow),
+        allow=tuple(parse_allow(text) for text in allow),
         cgroup_parent=cgroup_parent,
         root=os.fspath(root),
         runtime=runtime,

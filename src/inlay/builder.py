@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from inlay.actions.cachemounts import CacheMounts
+from inlay.actions.entitlements import check_entitlements
 from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
@@ -196,6 +197,7 @@ class _Build:
         definition = result.definition
         if definition.target is None:
             return None
+        check_entitlements(definition.vertices, self.request)
         steps = steps_of(
             self.worker,
             definition.vertices,
@@ -257,7 +259,7 @@ class _Build:
     def _executor(self) -> Executor:
         from inlay.executor.choose import choose_executor
 
-        return choose_executor(self.request.runtime, f"{self.store.root}/runtime")
+        return choose_executor(self.request.runtime, f"{self.store.root}/runtime", self.request.cgroup_parent)
 
     def _result(self, written: Written) -> BuildResult:
         return BuildResult(

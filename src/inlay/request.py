@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
+ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE = "network.host", "security.insecure"
+
+
 class Option(NamedTuple):
     """A `type=…,key=value` option: an output, a cache source or target, a secret, …"""
 
@@ -55,6 +58,8 @@ class SshForward(NamedTuple):
 
     id: str
     paths: tuple[str, ...] = ()
+    raw: bool = False
+    """The step speaks with the socket itself, whatever listens there."""
 
 
 class BuildRequest(NamedTuple):
@@ -299,11 +304,21 @@ def parse_secret(text: str) -> Secret:
 
 
 def parse_ssh(text: str) -> SshForward:
-    """`default` or `ID=SOCKET|KEY[,KEY…]`."""
-    name, _, paths = text.partition("=")
-    if not name:
+    """`default` or `ID=SOCKET|KEY[,KEY…]`, with `,raw=true` for a socket of anything but an agent."""
+    name, _, rest = text.partition("=")
+    fields = [field for field in rest.split(",") if field]
+    raw = [field for field in fields if field.startswith("raw=")]
+    if not name or any(parse_bool(field[4:]) is None for field in raw):
         raise UsageError(f"--ssh {text}: expected default or id=path")
-    return SshForward(name, tuple(path for path in paths.split(",") if path))
+    paths = tuple(field for field in fields if field not in raw)
+    return SshForward(name, paths, any(parse_bool(field[4:]) for field in raw))
+
+
+def parse_allow(text: str) -> str:
+    """An entitlement for `--allow`."""
+    if text not in (ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE):
+        raise UsageError(f"--allow {text}: must be {ALLOW_NETWORK_HOST} or {ALLOW_SECURITY_INSECURE}")
+    return text
 
 
 def parse_pair(text: str, flag: str) -> tuple[str, str]:

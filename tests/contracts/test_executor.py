@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inlay.errors import ProcessFailed
-from inlay.executor import defaults, linux
+from inlay.executor import cgroup, defaults, linux
 from inlay.executor.executor import Bind, Cancellation, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
 from inlay.executor.namespaces import NamespacesExecutor
@@ -35,6 +35,8 @@ pytestmark = [
 ]
 
 PATH = "PATH=/bin"
+NAP = f"4321.{os.getpid()}"
+"""Seconds that steps sleep, which tell their processes from those of others."""
 
 
 @pytest.fixture(scope="session")
@@ -428,6 +430,21 @@ def test_detached_mount_is_shown_in_several_places(executor: Executor, rootfs: i
         os.close(files)
 
 
+def test_mounts_of_data_run_no_programs_and_open_no_devices(executor: Executor, rootfs: int) -> None:
+    files = memory_files([MemoryFile("a", b"A")])
+    try:
+        mounts = (Bind("/a", files, "a", readonly=True, only_data=True), Tmpfs("/t"))
+        table = run(executor, rootfs, "cat", "/proc/self/mounts", mounts=mounts).stdout
+    finally:
+        os.close(files)
+    flags = {fields[1]: fields[3].split(",") for fields in map(str.split, table.splitlines())}
+    for target in ("/a", "/etc/hosts", "/etc/resolv.conf"):
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(flags[target])
+    assert "nosuid" in flags["/t"]
+    assert "noexec" not in flags["/t"]
+    assert "nosuid" in flags["/dev"]
+
+
 def test_tmpfs_has_its_size(executor: Executor, rootfs: int) -> None:
     script = "stat -c %a /t; head -c 2m /dev/zero > /t/x || stat -c %s /t/x"
     result = shell(executor, rootfs, script, mounts=(Tmpfs("/t", size=1 << 20),))
@@ -493,8 +510,8 @@ def test_plain_folder_can_be_the_root(executor: Executor, folder: str) -> None:
 
 
 def test_nothing_is_left_after_the_end(executor: Executor, rootfs: int, tmp_path: Path) -> None:
-    shell(executor, rootfs, "sleep 4321.1 & sleep 4321.1 & true")
-    assert processes_with("4321.1") == []
+    shell(executor, rootfs, f"sleep {NAP} & sleep {NAP} & true")
+    assert processes_with(NAP) == []
     assert mounts_below(tmp_path) == []
 
 
@@ -506,23 +523,43 @@ def test_cancel_ends_every_process(executor: Executor, rootfs: int, tmp_path: Pa
         output.append(data)
         threading.Thread(target=cancel.cancel).start()
 
-    spec = ProcessSpec(("sh", "-c", "sleep 4321.2 & echo up; trap '' TERM; sleep 4321.2"), rootfs, (PATH,))
+    spec = ProcessSpec(("sh", "-c", f"sleep {NAP} & echo up; trap '' TERM; sleep {NAP}"), rootfs, (PATH,))
     begin = time.monotonic()
     assert executor.run(spec, stop_once_it_runs, cancel) == 137
     assert time.monotonic() - begin < 5
-    assert processes_with("4321.2") == []
+    assert processes_with(NAP) == []
     assert mounts_below(tmp_path) == []
 
 
 def test_cancelled_before_the_start(executor: Executor, rootfs: int) -> None:
     cancel = Cancellation()
     cancel.cancel()
-    assert executor.run(ProcessSpec(("sleep", "4321.3"), rootfs, (PATH,)), lambda *_: None, cancel) == 137
-    assert processes_with("4321.3") == []
+    assert executor.run(ProcessSpec(("sleep", NAP), rootfs, (PATH,)), lambda *_: None, cancel) == 137
+    assert processes_with(NAP) == []
+
+
+@pytest.mark.parametrize("end", ["exit", "cancel"])
+def test_daemons_end_with_their_step(executor: Executor, rootfs: int, tmp_path: Path, end: str) -> None:
+    cancel = Cancellation()
+    (tmp_path / "upper/daemon").write_text(f"trap '' TERM HUP INT\nsetsid sleep {NAP} &\nsleep {NAP}\n")
+    both_sleep = "until [ $(pidof sleep | wc -w) = 2 ]; do usleep 10000; done"
+    script = (
+        f"(setsid sh /daemon > /dev/null 2>&1 &) & {both_sleep}; echo up; [ {end} = exit ] || sleep {NAP}"
+    )
+    output: list[bytes] = []
+
+    def on_output(_: int, data: bytes) -> None:
+        output.append(data)
+        if end == "cancel":
+            cancel.cancel()
+
+    code = executor.run(ProcessSpec(("sh", "-c", script), rootfs, (PATH,)), on_output, cancel)
+    assert (code, output) == (0 if end == "exit" else 137, [b"up\n"])
+    assert processes_with(NAP) == []
 
 
 def test_nothing_is_left_when_the_caller_is_killed(executor: Executor, folder: str, tmp_path: Path) -> None:
-    marker = f"4321.{os.getpid()}"
+    marker = NAP
     script = (
         "from test_executor import *\n"
         f"made = make_executor({executor.name!r}, {str(tmp_path / 'bundle')!r})\n"
@@ -541,14 +578,14 @@ def test_fork_bomb_is_contained(executor: Executor, rootfs: int) -> None:
     cancel = Cancellation()
     timer = threading.Timer(1.5, cancel.cancel)
     timer.start()
-    spec = ProcessSpec(("sh", "-c", "f() { f | f & sleep 4321.4; }; f"), rootfs, (PATH,), pids_limit=310)
+    spec = ProcessSpec(("sh", "-c", f"f() {{ f | f & sleep {NAP}; }}; f"), rootfs, (PATH,), pids_limit=310)
     counts: list[int] = []
-    watcher = threading.Timer(1.0, lambda: counts.append(len(processes_with("4321.4"))))
+    watcher = threading.Timer(1.0, lambda: counts.append(len(processes_with(NAP))))
     watcher.start()
     assert executor.run(spec, lambda *_: None, cancel) in (0, 1, 2, 137)
     timer.cancel()
     watcher.join()
-    assert processes_with("4321.4") == []
+    assert processes_with(NAP) == []
     assert counts[0] < 320
 
 
@@ -586,4 +623,5 @@ def test_close_leaves_no_process_and_no_cgroup(name: str, folder: str, tmp_path:
     made.close()
     assert not os.path.exists(f"/proc/{pid}")
     assert not os.path.exists(group)
+    assert not os.path.exists(group + cgroup.TRUSTED)
     assert name == "builtin" or os.listdir(tmp_path / "bundle") == []

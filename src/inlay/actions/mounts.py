@@ -139,16 +139,18 @@ class StepMounts:
         secret = await in_thread(self._worker.secrets.mount, mount.secret)
         if secret is not None:
             self._held.append(secret.close)
-            self.mounts.append(Bind(mount.dest, secret.fd, secret.name, readonly=True))
+            self.mounts.append(Bind(mount.dest, secret.fd, secret.name, readonly=True, only_data=True))
 
     async def _add_ssh(self, mount: Mount, number: int) -> None:
         if mount.ssh is None:
             raise SolveError(f"ssh mount {mount.dest} has no ssh options")
         dest = mount.dest or f"/run/buildkit/ssh_agent.{number}"
+        from inlay.actions.sshagent import NAME as AGENT
+
         agent = await in_thread(self._worker.secrets.agent, mount.ssh)
         if agent is not None:
             self._held.append(agent.close)
-            self.mounts.append(Bind(dest, agent.socket_path))
+            self.mounts.append(Bind(dest, agent.fd, AGENT, only_data=True))
 
 
 if TYPE_CHECKING:

@@ -36,12 +36,18 @@ class Secrets:
         self._ssh = {forward.id: forward for forward in ssh}
 
     def check(self) -> None:
-        """Raise `SolveError` for a secret whose file or variable is not there, before anything runs."""
+        """Raise `SolveError` for a file, variable or agent that is not there, before anything runs."""
         for name, secret in self._secrets.items():
             if secret.path and not os.access(secret.path, os.R_OK):
                 raise SolveError(f"secret {name}: cannot read {secret.path}")
             if secret.variable and secret.variable not in os.environ:
                 raise SolveError(f"secret {name}: the environment has no variable {secret.variable}")
+        for name, forward in self._ssh.items():
+            if not agent_paths(forward):
+                raise SolveError(f"ssh {name}: SSH_AUTH_SOCK is not set, so there is no agent to forward")
+            for path in agent_paths(forward):
+                if not os.access(path, os.R_OK):
+                    raise SolveError(f"ssh {name}: cannot use {path}: it is missing or cannot be read")
 
     def value(self, name: str) -> bytes | None:
         """The secret's bytes; None where the caller gave none of that name."""
@@ -98,6 +104,11 @@ class Secrets:
                 return None
             raise SolveError(f"ssh {name}: not given; pass --ssh {name}, with an agent or key files")
         return AgentSocket(forward, option)
+
+
+def agent_paths(forward: SshForward) -> tuple[str, ...]:
+    """The socket or key files that `forward` names; by default the user's own agent, if there is one."""
+    return forward.paths or tuple(filter(None, [os.environ.get("SSH_AUTH_SOCK", "")]))
 
 
 def missing_secret(name: str) -> SolveError:

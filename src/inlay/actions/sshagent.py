@@ -1,7 +1,8 @@
 """A socket for a step that leads to the user's ssh agent, or to one made for some key files.
 
-The step's socket is a new one with the owner and mode that the Dockerfile asks for; what goes over it is
-passed on to the agent. It is closed with the step.
+The step's socket is a new one, in a file system in memory, with the owner and mode that the Dockerfile asks
+for. Over it a step can list keys and sign with them; it cannot change the agent, which is the user's
+(BuildKit: session/sshforward/sshprovider). All is gone with the step, or with this process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+from inlay.actions.secrets import agent_paths
 from inlay.errors import SolveError
+from inlay.executor.memory import memory_files
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -20,20 +23,26 @@ if TYPE_CHECKING:
     from inlay.llb.ops import SecretOption
     from inlay.request import SshForward
 
-CHUNK = 64 << 10
+NAME = "agent.sock"
+_KEYS_NAME = "keys.sock"
+_CHUNK = 64 << 10
+_MESSAGE_LIMIT = 256 << 10
+"""Bytes of a message; OpenSSH's agent takes no more."""
+_LIST_KEYS, _SIGN = 11, 13
+_FAILURE = b"\0\0\0\1\5"
+_START_TIMEOUT_S = 5.0
 
 
 class AgentSocket:
-    """`socket_path` is there until `close`."""
+    """A socket named `NAME` in the detached mount `fd`, until `close`; other processes find it at `socket_path`."""
 
     def __init__(self, forward: SshForward, option: SecretOption) -> None:
-        import tempfile
-
         self._agent: Popen[bytes] | None = None
-        self._folder = tempfile.mkdtemp(prefix="inlay-ssh-")
-        self.socket_path = f"{self._folder}/agent.sock"
+        self.fd = memory_files([])
         try:
-            self._target = self._find_agent(forward)
+            folder = f"/proc/{os.getpid()}/fd/{self.fd}"
+            self.socket_path = f"{folder}/{NAME}"
+            self._target = self._find_agent(forward, folder)
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(self.socket_path)
             os.chown(self.socket_path, option.uid, option.gid)
@@ -42,6 +51,7 @@ class AgentSocket:
         except BaseException:
             self._clean()
             raise
+        self._raw = forward.raw
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="inlay-ssh", daemon=True)
         self._thread.start()
@@ -53,18 +63,16 @@ class AgentSocket:
         self._clean()
 
     def _clean(self) -> None:
-        import shutil
-
         if self._agent is not None:
+            assert self._agent.stdin is not None
+            self._agent.stdin.close()
             self._agent.terminate()
             self._agent.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self.fd)
 
-    def _find_agent(self, forward: SshForward) -> str:
-        """The socket of the agent to pass on to."""
-        paths = forward.paths or tuple(filter(None, [os.environ.get("SSH_AUTH_SOCK", "")]))
-        if not paths:
-            raise SolveError(f"ssh {forward.id}: SSH_AUTH_SOCK is not set, so there is no agent to forward")
+    def _find_agent(self, forward: SshForward, folder: str) -> str:
+        """The socket of the agent to pass on to; one that is started here has it in `folder`."""
+        paths = agent_paths(forward)
         import stat
 
         try:
@@ -72,29 +80,33 @@ class AgentSocket:
         except OSError as error:
             raise SolveError(f"ssh {forward.id}: cannot use {error.filename}: {error.strerror}") from error
         if not any(kinds):
-            return self._start_agent(forward.id, paths)
+            if forward.raw:
+                raise SolveError(f"ssh {forward.id}: raw=true goes with a socket only, not with keys")
+            return self._start_agent(forward.id, paths, f"{folder}/{_KEYS_NAME}")
         if len(paths) > 1:
             raise SolveError(f"ssh {forward.id}: one agent's socket, or key files, not both")
         return paths[0]
 
-    def _start_agent(self, name: str, keys: tuple[str, ...]) -> str:
+    def _start_agent(self, name: str, keys: tuple[str, ...], path: str) -> str:
+        """Start an agent with `keys` at `path`. It ends with its `cat`, which ends with this process."""
         import subprocess
 
-        path = f"{self._folder}/keys.sock"
         try:
             self._agent = subprocess.Popen(
-                ["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                ["ssh-agent", "-a", path, "cat"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
-            for _ in range(200):
-                if os.path.exists(path):
-                    break
-                threading.Event().wait(0.01)
+            _wait_for(path)
             added = subprocess.run(
                 ["ssh-add", "-q", *keys],
                 env={**os.environ, "SSH_AUTH_SOCK": path, "SSH_ASKPASS": "/bin/false"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
+                start_new_session=True,  # no terminal to ask for a passphrase on
             )
         except FileNotFoundError as error:
             raise SolveError(
@@ -102,14 +114,13 @@ class AgentSocket:
                 "forward an agent's socket instead"
             ) from error
         if added.returncode:
-            raise SolveError(
-                f"ssh {name}: cannot use the key: {added.stderr.decode(errors='replace').strip()}"
-            )
+            reason = added.stderr.decode(errors="replace").strip().replace("\n", "; ")
+            raise SolveError(f"ssh {name}: cannot use the key: {reason or 'it has a passphrase'}")
         return path
 
     def _serve(self) -> None:
         """Pass bytes between the step's connections and the agent's until told to stop."""
-        peers: dict[socket.socket, socket.socket] = {}
+        peers: dict[socket.socket, _End] = {}
         while True:
             watched: list[int | socket.socket] = [self._wake_read, self._listener, *peers]
             ready, _, _ = select.select(watched, [], [])
@@ -118,12 +129,14 @@ class AgentSocket:
             if self._listener in ready:
                 self._accept(peers)
             for end in ready:
-                if isinstance(end, socket.socket) and end in peers:
-                    self._pass_on(end, peers)
-        for end in [*peers, self._listener]:
-            end.close()
+                if isinstance(end, socket.socket) and end in peers and not peers[end].pass_on():
+                    for each in (end, peers[end].other):
+                        del peers[each]
+                        each.close()
+        for sock in [*peers, self._listener]:
+            sock.close()
 
-    def _accept(self, peers: dict[socket.socket, socket.socket]) -> None:
+    def _accept(self, peers: dict[socket.socket, _End]) -> None:
         near, _ = self._listener.accept()
         far = socket.socket(socket.AF_UNIX)
         try:
@@ -132,18 +145,56 @@ class AgentSocket:
             near.close()
             far.close()
             return
-        peers[near], peers[far] = far, near
+        peers[near] = _End(near, far) if self._raw else _StepsEnd(near, far)
+        peers[far] = _End(far, near)
 
-    @staticmethod
-    def _pass_on(end: socket.socket, peers: dict[socket.socket, socket.socket]) -> None:
-        other = peers[end]
+
+class _End:
+    """One end of a connection, whose bytes go to the other."""
+
+    def __init__(self, sock: socket.socket, other: socket.socket) -> None:
+        self._sock = sock
+        self.other = other
+
+    def pass_on(self) -> bool:
+        """Take what has come and hand it on; False once either side went away."""
         try:
-            data = end.recv(CHUNK)
-            if data:
-                other.sendall(data)
-                return
+            data = self._sock.recv(_CHUNK)
+            return bool(data) and self._take(data)
         except OSError:
-            pass  # either side went away: so does the other
-        for each in (end, other):
-            del peers[each]
-            each.close()
+            return False
+
+    def _take(self, data: bytes) -> bool:
+        self.other.sendall(data)
+        return True
+
+
+class _StepsEnd(_End):
+    """The end of a step, which may list keys and sign; all else is answered with a failure."""
+
+    def __init__(self, sock: socket.socket, other: socket.socket) -> None:
+        super().__init__(sock, other)
+        self._pending = b""
+
+    def _take(self, data: bytes) -> bool:
+        self._pending += data
+        while len(self._pending) > 4:
+            end = 4 + int.from_bytes(self._pending[:4], "big")
+            if end > _MESSAGE_LIMIT or end == 4:
+                return False
+            if len(self._pending) < end:
+                break
+            message, self._pending = self._pending[:end], self._pending[end:]
+            if message[4] in (_LIST_KEYS, _SIGN):
+                self.other.sendall(message)
+            else:
+                self._sock.sendall(_FAILURE)
+        return True
+
+
+def _wait_for(path: str) -> None:
+    import time
+
+    end = time.monotonic() + _START_TIMEOUT_S
+    while not os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.005)

@@ -10,6 +10,7 @@ from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
+    parse_allow,
     parse_cache_from,
     parse_cache_to,
     parse_output,
@@ -164,9 +165,9 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="ENTITLEMENT",
-        help="allow network.host or security.insecure",
+        help="allow RUN --network=host (network.host) or --security=insecure (security.insecure)",
     )
-    add("--cgroup-parent", default="", help="cgroup above those of RUN steps")
+    add("--cgroup-parent", default="", metavar="PATH", help="run RUN steps in a cgroup below this one")
     add(
         "--runtime",
         default="",
@@ -251,7 +252,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         network=arguments.network,
         shm_size=arguments.shm_size,
         ulimits=tuple(arguments.ulimit),
-        allow=tuple(arguments.allow),
+        allow=tuple(parse_allow(text) for text in arguments.allow),
         cgroup_parent=arguments.cgroup_parent,
         root=arguments.root,
         runtime=arguments.runtime,

@@ -7,6 +7,7 @@ namespace alone. Nothing is ever left to clean up.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -64,16 +65,21 @@ def run(
     staging.fill_dev(f"{folder}/dev", devices)
     linux.mount("proc", "/proc", "proc")
     sandbox.limit_pids(pids_limit)
-    _show_unified_cgroups()
+    _show_own_cgroups()
     with open(f"{folder}/config.json", "wb") as file:
         file.write(config)
     _become_runtime(folder, command, fds, log)
 
 
-def _show_unified_cgroups() -> None:
-    """Hide the old hierarchies of a hybrid tree: crun refuses to run where it sees both kinds."""
-    if os.path.isdir("/sys/fs/cgroup/unified"):
-        linux.mount("/sys/fs/cgroup/unified", "/sys/fs/cgroup", "", linux.MS_BIND)
+def _show_own_cgroups() -> None:
+    """Show the unified cgroup tree from this process's group downwards, and nothing else.
+
+    crun refuses to run where it sees old hierarchies too; what runc makes for the step stays below the build's
+    group, and so below its limits.
+    """
+    linux.unshare(linux.CLONE_NEWCGROUP)
+    with contextlib.suppress(OSError):  # there may be none
+        staging.attach(linux.new_mount("cgroup2"), "/sys/fs/cgroup")
 
 
 def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -> NoReturn:

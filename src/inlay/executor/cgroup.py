@@ -1,5 +1,8 @@
 """A control group around all steps of a build, whose device filter keeps them from the machine's disks.
 
+A build may ask for the cgroup that this one is made below (`--cgroup-parent`), so that limits set there hold for
+its steps; then it has to be there.
+
 A step may run as the machine's root with CAP_MKNOD, docker's default: without the filter it could make a
 node for any disk and read it. The filter is docker's: any node can be made, only harmless ones opened. It
 needs a writable cgroup v2 hierarchy, no controller, and no more than root; in a user namespace the
@@ -14,6 +17,9 @@ import os
 import struct
 
 from inlay.executor import linux
+
+TRUSTED = "-trusted"
+"""Ends the name of the group beside one with the filter, for steps that may open any device."""
 
 _PREFIX = "inlay-"
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
@@ -58,32 +64,54 @@ def own_group() -> str:
     """The folder of this process's cgroup in the v2 hierarchy. Raises `OSError` where there is none."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         path = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), None)
-    for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if path is not None and os.path.exists(f"{hierarchy}/cgroup.procs"):
-            return hierarchy + path.rstrip("/")
+    if path is None:
+        raise FileNotFoundError(2, "no cgroup v2 hierarchy", "/proc/self/cgroup")
+    return _hierarchy() + path.rstrip("/")
+
+
+def _hierarchy() -> str:
+    for folder in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(f"{folder}/cgroup.procs"):
+            return folder
     raise FileNotFoundError(2, "no cgroup v2 hierarchy", "/sys/fs/cgroup")
 
 
-def make_group(group: str) -> int:
-    """Make the cgroup `group` with the device filter; return a descriptor to fork processes into it by.
+def make_parent(path: str) -> str:
+    """The folder of the cgroup `path`, counted from the root of the v2 hierarchy, made where it is missing.
 
-    Raises `OSError`.
+    Raises `UsageError` where there can be no groups below it.
     """
+    from inlay.errors import UsageError
+
+    if path.endswith(":") or ".." in path.split("/"):
+        raise UsageError(f"--cgroup-parent {path}: expected a path in the cgroup tree, such as /builds/slow")
+    try:
+        folder = f"{_hierarchy()}/{path.strip('/')}"
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, os.strerror(13))
+    except OSError as error:
+        raise UsageError(
+            f"--cgroup-parent {path}: steps cannot run below it: {error.strerror}; "
+            "it needs root, or a cgroup that was delegated to you"
+        ) from error
+    return folder
+
+
+def make_group(group: str) -> int:
+    """Make the cgroup `group`; return a descriptor to fork processes into it by. Raises `OSError`."""
     _sweep(os.path.dirname(group))
     os.mkdir(group)
-    try:
-        group_fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _attach_filter(group_fd)
-    except OSError:
-        remove_group(group)
-        raise
-    return group_fd
+    return os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def remove_group(group: str) -> None:
-    """Remove a cgroup that has no processes; one that has any stays."""
-    with contextlib.suppress(OSError):
-        os.rmdir(group)  # "": there is none
+    """Remove a cgroup, with those that runtimes made in it; one that has processes stays."""
+    with contextlib.suppress(OSError):  # "": there is none
+        for item in os.scandir(group):
+            if item.is_dir():
+                os.rmdir(item.path)
+        os.rmdir(group)
 
 
 def new_group_name(parent: str = "") -> str:
@@ -106,7 +134,8 @@ def _sweep(parent: str) -> None:
             remove_group(f"{parent}/{name}")
 
 
-def _attach_filter(group_fd: int) -> None:
+def attach_filter(group_fd: int) -> None:
+    """Keep what runs in a cgroup from opening devices. Raises `OSError`."""
     program = device_filter()
     instructions = ctypes.create_string_buffer(program, len(program))
     name = ctypes.create_string_buffer(b"Apache-2.0")

@@ -29,13 +29,15 @@ class Bind(NamedTuple):
 
     `source` is a path on this machine, or the descriptor of a detached mount, which this use consumes (it
     can still be read afterwards, not attached again; one spec may use it several times). `selector` is a
-    file or folder inside it; neither symlinks nor `..` lead out of the source.
+    file or folder inside it; neither symlinks nor `..` lead out of the source. What is `only_data` holds no
+    programs or devices for a step.
     """
 
     target: str
     source: int | str
     selector: str = ""
     readonly: bool = False
+    only_data: bool = False
 
 
 class Tmpfs(NamedTuple):

@@ -40,7 +40,7 @@ class Launcher:
     __slots__ = ("_control", "_group", "_group_parent", "_lock", "_pid")
 
     def __init__(self, group_parent: str = "") -> None:
-        """`group_parent` is the folder of the cgroup to make the steps' below; "" means this process's."""
+        """`group_parent` is the folder of the cgroup to run the steps below; "" means this process's, or none."""
         self._group_parent = group_parent
         self._group = ""
         self._lock = threading.Lock()
@@ -56,7 +56,9 @@ class Launcher:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self._group = cgroup.new_group_name(self._group_parent)
                 with theirs:
-                    self._pid = _spawn_zygote(theirs.fileno(), self._group)
+                    self._pid = _spawn_zygote(
+                        theirs.fileno(), self._group, asked_for=bool(self._group_parent)
+                    )
                 self._control = ours
             return self._control
 
@@ -110,7 +112,8 @@ class Launcher:
                 self._control.close()
                 self._control = None
                 os.waitpid(self._pid, 0)
-                cgroup.remove_group(self._group)
+                for group in (self._group, self._group + cgroup.TRUSTED):
+                    cgroup.remove_group(group)
 
 
 class _Pipes:
@@ -138,7 +141,7 @@ class _Pipes:
         self.write_ends = []
 
 
-def _spawn_zygote(control_fd: int, group: str) -> int:
+def _spawn_zygote(control_fd: int, group: str, *, asked_for: bool) -> int:
     package = os.path.dirname(os.path.abspath(__file__))
     source = os.path.dirname(os.path.dirname(package))
     code = (
@@ -147,6 +150,7 @@ def _spawn_zygote(control_fd: int, group: str) -> int:
     )
     environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     environment["INLAY_CGROUP"] = group
+    environment["INLAY_CGROUP_ASKED_FOR"] = "yes" if asked_for else ""
     environment["INLAY_SOURCE"] = source  # not an argument: steps see those of their first process
     return os.posix_spawn(
         sys.executable,

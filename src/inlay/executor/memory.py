@@ -29,12 +29,9 @@ class MemoryFile(NamedTuple):
 def memory_files(files: Iterable[MemoryFile]) -> int:
     """A detached mount that holds `files`, to be used as `Bind(source=fd, selector=file.name)`.
 
-    Programs in it cannot be executed unless the mode of one says so. The caller closes the descriptor.
+    Programs in it cannot be executed. The caller closes the descriptor.
     """
-    files = list(files)
-    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-    if not any(file.mode & 0o111 for file in files):
-        attributes |= linux.MOUNT_ATTR_NOEXEC
+    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
     mount_fd = linux.new_mount("tmpfs", (("mode", "711"),), attributes)
     try:
         for file in files:

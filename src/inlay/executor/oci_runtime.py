@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
-from inlay.executor import defaults, seccomp
+from inlay.executor import defaults, linux, seccomp
 from inlay.executor.launcher import Launcher
 from inlay.executor.step import capabilities, program_missing, ready_step
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from inlay.executor.step import Step
 
 _NOTHING_BUT_DATA = ["nosuid", "noexec", "nodev"]
+_ATTRIBUTES = {
+    "ro": linux.MOUNT_ATTR_RDONLY,
+    "nosuid": linux.MOUNT_ATTR_NOSUID,
+    "nodev": linux.MOUNT_ATTR_NODEV,
+    "noexec": linux.MOUNT_ATTR_NOEXEC,
+}
 _FILTER_ANNOTATION = "run.oci.seccomp_bpf_data"
 _OPTIONS = {
     # The runtime makes no cgroup: the pid namespace around it counts and kills all that it starts.
@@ -109,7 +115,13 @@ class OCIRuntimeExecutor:
             "config": json.dumps(
                 runtime_spec(spec, step, self._folder, takes_filter=self._takes_filter)
             ).encode(errors="surrogateescape"),
-            "command": [*command, *_OPTIONS.get(self.name, []), "run", f"--bundle={self._folder}", "step"],
+            "command": [
+                *command,
+                *_OPTIONS.get(self.name, []),
+                "run",
+                f"--bundle={self._folder}",
+                f"step-{os.urandom(4).hex()}",
+            ],
             "log": log_position,
             "pids_limit": spec.pids_limit,
             "keeps_nodev": self.name == "runc",  # crun mounts the root file system anew, without
@@ -186,17 +198,23 @@ def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> li
     pts = [f"{key}={value}" if value else key for key, value in defaults.PTS_OPTIONS]
     return [
         mount("/proc", "proc", _NOTHING_BUT_DATA),
-        mount("/dev", "bind", ["rbind"], f"{folder}/dev"),
+        mount("/dev", "bind", ["rbind", "nosuid"], f"{folder}/dev"),
         mount("/dev/pts", "devpts", ["nosuid", "noexec", *pts]),
         mount("/dev/shm", "tmpfs", [*_NOTHING_BUT_DATA, "mode=1777", f"size={spec.shm_size}"], "shm"),
         mount("/dev/mqueue", "mqueue", _NOTHING_BUT_DATA),
         mount("/sys", "sysfs", [*_NOTHING_BUT_DATA, access]),
         mount("/sys/fs/cgroup", "cgroup", [*_NOTHING_BUT_DATA, access]),
         *(
-            mount(target, "bind", ["rbind", "ro" if readonly else "rw", *devices], f"{folder}/m{position}")
-            for position, (target, _, _, readonly) in enumerate(step.mounts)
+            mount(target, "bind", ["rbind", *_flags(attributes), *devices], f"{folder}/m{position}")
+            for position, (target, _, _, attributes) in enumerate(step.mounts)
         ),
     ]
+
+
+def _flags(attributes: int) -> list[str]:
+    """MOUNT_ATTR_* in the words of the runtime spec: what it is not told, a runtime may take away."""
+    words = [word for word, flag in _ATTRIBUTES.items() if attributes & flag]
+    return words if "ro" in words else ["rw", *words]
 
 
 def _logged_error(log: bytes) -> str:

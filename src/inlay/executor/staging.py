@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     # A path, a position among the descriptors that came with the step, or the options of a tmpfs.
     Source = str | int | tuple[tuple[str, str], ...]
-    StagedMount = tuple[str, Source, str, bool]  # target, source, selector, readonly
+    StagedMount = tuple[str, Source, str, int]  # target, source, selector, MOUNT_ATTR_*
 
 
 def copy_paths(mounts: Iterable[StagedMount]) -> list[int | None]:
@@ -72,14 +72,14 @@ def open_sources(
     """
     attached: list[int] = []
     trees = []
-    for (_, source, selector, readonly), path in zip(mounts, paths, strict=True):
+    for (_, source, selector, own), path in zip(mounts, paths, strict=True):
         if isinstance(source, tuple):
             tree = linux.new_mount("tmpfs", source, linux.MOUNT_ATTR_NOSUID)
         elif path is not None and not selector:
             tree = path
         else:
             tree = _select(fds[source] if isinstance(source, int) else path or 0, selector, attached)
-        linux.set_attributes(tree, attributes | (linux.MOUNT_ATTR_RDONLY if readonly else 0), recursive=True)
+        linux.set_attributes(tree, attributes | own, recursive=True)
         trees.append(tree)
     for mount_fd in reversed(attached):  # each lies on the one before
         linux.unmount(f"/proc/self/fd/{mount_fd}")

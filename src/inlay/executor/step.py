@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inlay.executor.executor import Mount, ProcessSpec
+    from inlay.executor.staging import StagedMount
 
 _FIRST_FD = 2  # after stdout and stderr
 _FALLBACK_NAMESERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
@@ -26,7 +27,7 @@ class Step(NamedTuple):
     """A spec made ready: `mounts` and `rootfs` refer to `fds` by position, counted from 2."""
 
     rootfs: int | str
-    mounts: list[tuple[str, str | int | tuple[tuple[str, str], ...], str, bool]]
+    mounts: list[StagedMount]
     fds: list[int]
     env: list[str]
     groups: list[int]
@@ -66,17 +67,20 @@ def _position(source: int | str, fds: list[int]) -> int | str:
     return _FIRST_FD + fds.index(source)
 
 
-def _staged(mount: Mount, fds: list[int]) -> tuple[str, str | int | tuple[tuple[str, str], ...], str, bool]:
+def _staged(mount: Mount, fds: list[int]) -> StagedMount:
     target = "/" + mount.target.lstrip("/")
     if isinstance(mount, Tmpfs):
         size = (("size", str(mount.size)),) if mount.size else ()
-        return target, (("mode", f"{mount.mode:o}"), *size), "", False
-    return target, _position(mount.source, fds), mount.selector, mount.readonly
+        return target, (("mode", f"{mount.mode:o}"), *size), "", linux.MOUNT_ATTR_NOSUID
+    attributes = linux.MOUNT_ATTR_RDONLY if mount.readonly else 0
+    if mount.only_data:
+        attributes |= linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+    return target, _position(mount.source, fds), mount.selector, attributes
 
 
 def _all_mounts(spec: ProcessSpec, etc: int) -> list[Mount]:
     mounts: dict[str, Mount] = {
-        path: Bind(path, etc, os.path.basename(path), readonly=True)
+        path: Bind(path, etc, os.path.basename(path), readonly=True, only_data=True)
         for path in ("/etc/resolv.conf", "/etc/hosts")
     }
     for mount in spec.mounts:

@@ -43,13 +43,15 @@ class _Steps:
     def __init__(self) -> None:
         self.poll = select.poll()
         self.by_fd: dict[int, tuple[int, int, int]] = {}  # channel and pidfd -> (pid, pidfd, channel)
-        self.group_fd = _make_group()
-        self.guard = staging.Guard(filtered=self.group_fd is not None)
+        self.groups = _make_groups()
+        self.guard = staging.Guard(filtered=self.groups.filtered)
 
     def start(self, fds: list[int], *, filtered: bool) -> None:
         payload, channel, *rest = fds
         try:
-            pid, pidfd = linux.fork(linux.CLONE_NEWPID, self.group_fd if filtered else None)
+            pid, pidfd = linux.fork(
+                linux.CLONE_NEWPID, self.groups.guarded if filtered else self.groups.trusted
+            )
         except OSError as error:
             _report(channel, ("failed", error.errno, "starting a process"))
             _report(channel, ("exit", 70))
@@ -90,13 +92,39 @@ class _Steps:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-def _make_group() -> int | None:
-    """The cgroup with the device filter, by descriptor; None where there can be none."""
+class _Groups:
+    """The cgroups of steps, by descriptor; None is this process's. `filtered`: `guarded` keeps devices away."""
+
+    __slots__ = ("filtered", "guarded", "trusted")
+
+    def __init__(
+        self, guarded: int | None = None, trusted: int | None = None, *, filtered: bool = False
+    ) -> None:
+        self.guarded = guarded
+        self.trusted = trusted
+        self.filtered = filtered
+
+
+def _make_groups() -> _Groups:
+    """What the build asked for, or else a cgroup with the device filter where there can be one."""
     group = os.environ["INLAY_CGROUP"]
+    if not group:
+        return _Groups()
     try:
-        return cgroup.make_group(group) if group else None
+        guarded = cgroup.make_group(group)
+        trusted = cgroup.make_group(group + cgroup.TRUSTED)
     except OSError:
-        return None
+        return _Groups()
+    try:
+        cgroup.attach_filter(guarded)
+    except OSError:
+        if os.environ["INLAY_CGROUP_ASKED_FOR"]:
+            return _Groups(guarded, trusted)
+        for fd, name in ((guarded, group), (trusted, group + cgroup.TRUSTED)):
+            os.close(fd)
+            cgroup.remove_group(name)
+        return _Groups()
+    return _Groups(guarded, trusted, filtered=True)
 
 
 def _exit_code(status: int) -> int:
