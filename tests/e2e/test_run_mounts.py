@@ -278,7 +278,7 @@ def test_ssh_agents_and_keys_are_reached(build: Builder, agent: Agent) -> None:
     assert f" ssh-ed25519 {agent.public(agent.key)}" in out
     assert f" ssh-ed25519 {agent.public(agent.other_key)}" in out
     assert " is 5:6 660\n" in out
-    private = agent.other_key.read_bytes().splitlines()[3]
+    private = agent.other_key.read_bytes().splitlines()[4]
     assert files_with(build.store, private) == []
 
 
