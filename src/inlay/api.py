@@ -12,6 +12,7 @@ from inlay.request import (
     parse_allow,
     parse_cache_from,
     parse_cache_to,
+    parse_mirror,
     parse_output,
     parse_secret,
     parse_ssh,
@@ -56,11 +57,12 @@ def build(
     root: str | os.PathLike[str] = "",
     runtime: str = "",
     insecure_registries: Sequence[str] = (),
+    registry_mirrors: Sequence[str] = (),
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BuildResult:
     """Build an image; block until it is written where it was asked for.
 
-    Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`) are
+    Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`, …) are
     that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
     threads. With `explain` the result says of each step that ran why it did; with `require_cached` nothing
     runs, and `NotCached` says why it would have to. Raises `InlayError`s; see `inlay.errors`.
@@ -97,6 +99,7 @@ def build(
         root=os.fspath(root),
         runtime=runtime,
         insecure_registries=tuple(insecure_registries),
+        registry_mirrors=tuple(parse_mirror(text) for text in registry_mirrors),
         require_cached=require_cached,
         explain=explain,
     )

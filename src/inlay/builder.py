@@ -72,7 +72,11 @@ class _Build:
         self.outputs = outputs
         self.store = store
         self.emit = sink
-        self.places = Places(store.root, insecure_registries=request.insecure_registries)
+        self.places = Places(
+            store.root,
+            insecure_registries=request.insecure_registries,
+            registry_mirrors=request.registry_mirrors,
+        )
         self.secrets = Secrets(request.secrets, request.ssh)
         self.remote = RemoteSources(
             store.root, store.snapshotter, lambda: self.refs, self.places, self.secrets

@@ -71,7 +71,11 @@ def dump_llb(request: BuildRequest, *, raw: bool) -> bytes:
 def _opened(request: BuildRequest) -> Iterator[Frontend]:
     """The frontend, which can read the Dockerfile wherever that is."""
     with Store(request.root, warn=_ignore) as store, ExitStack() as stack:
-        places = Places(store.root, insecure_registries=request.insecure_registries)
+        places = Places(
+            store.root,
+            insecure_registries=request.insecure_registries,
+            registry_mirrors=request.registry_mirrors,
+        )
         stack.callback(places.close)
         secrets = Secrets(request.secrets, request.ssh)
 

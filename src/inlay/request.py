@@ -91,6 +91,7 @@ class BuildRequest(NamedTuple):
     root: str = ""
     runtime: str = ""
     insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[tuple[str, str], ...] = ()
     require_cached: bool = False
     explain: bool = False
 
@@ -319,6 +320,18 @@ def parse_allow(text: str) -> str:
     if text not in (ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE):
         raise UsageError(f"--allow {text}: must be {ALLOW_NETWORK_HOST} or {ALLOW_SECURITY_INSECURE}")
     return text
+
+
+def parse_mirror(text: str) -> tuple[str, str]:
+    """`HOST=MIRROR`: a registry, and a host (with an optional scheme and path) that is asked before it."""
+    host, mirror = parse_pair(text, "--registry-mirror")
+    scheme, separator, place = mirror.rpartition("://")
+    if (separator and scheme not in ("http", "https")) or not place.strip("/") or "/" in host:
+        raise UsageError(
+            f"--registry-mirror {text}: expected HOST=MIRROR, such as docker.io=mirror.example/hub"
+        )
+    # docker.io has several names; references use this one.
+    return ("docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host), mirror.rstrip("/")
 
 
 def parse_pair(text: str, flag: str) -> tuple[str, str]:

@@ -371,3 +371,13 @@ def test_a_missing_cache_and_an_unreachable_one_are_warnings(
     )
     assert done.code == 0, done.err
     assert done.err.count("WARN: cache") == 1
+
+
+def test_a_mirror_has_the_base_image_of_a_registry_that_cannot_be_reached(
+    inlay: Callable[..., Any], base: str, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM registry.invalid/base:1\nRUN true\n")
+    flags = ("--registry-mirror", f"registry.invalid={docker_registry.host}")
+    done = inlay("build", "--root", str(tmp_path / "s"), *flags, "-o", str(tmp_path / "out"), str(tmp_path))
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/bin/busybox").exists()

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inlay.archive.contenthash import content_digest
+from inlay.archive.tree import Tree
 from inlay.digest import Digest
 from inlay.errors import SourceError
+from inlay.llb.keys import ContentSelector
 from inlay.llb.ops import SourceOp
 from inlay.registry.dial import Abort
 from inlay.registry.transport import Settings, Transport
 from inlay.snapshot.native import Native
 from inlay.sources import downloads as module
 from inlay.sources.downloads import Download, Downloads
-from inlay.sources.http import WebFile
+from inlay.sources.http import HttpSource, WebFile
+from inlay.tasks import run
 from web import Asked, Page, Web, versioned
 
 if TYPE_CHECKING:
@@ -345,3 +349,41 @@ def test_letters_of_all_kinds_may_stand_in_a_url(web: Web, builds: Builds) -> No
 def test_signatures_cannot_be_checked_and_so_are_not_ignored() -> None:
     with pytest.raises(SourceError, match="signatures"):
         wanted("http://127.0.0.1/a", sigverify="x")
+
+
+RECORDED_TAR = (
+    "H4sIAAAAAAAAA+3RTQqDMBCG4Vn3FLmAOFMm8TxuCt0o+AM5vtGlCwuFUKTvs5mQBPKFL7dSnRZdjMcszvNYm0d3V33u+6ZqLiHWjyayzks/"
+    "hSDTOC5X9z6d31RuX9Xf2AtO7hf9d+f+LZkErZ5M/r7/99CU/z9+HQMAAAAAAAAAAAAAAADAFzZkDVa2ACgAAA=="
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "date", "key", "content"),
+    [
+        ("file.bin", b"download me\n", OLD, "cafd3edf0eea", "f303e9c0b388"),
+        ("file.bin", b"download me\n", "", "79aa248c62c8", "f303e9c0b388"),
+        (
+            "a.tar.gz",
+            base64.b64decode(RECORDED_TAR),
+            "Sat, 02 Mar 2024 10:20:30 GMT",
+            "a9ce2d8e0326",
+            "05f40d5e7535",
+        ),
+    ],
+)
+def test_keys_and_content_are_those_that_buildkit_recorded(
+    web: Web, builds: Builds, name: str, body: bytes, date: str, key: str, content: str
+) -> None:
+    """Case c09-add-http, of which only the beginnings of the digests are kept here."""
+    web.pages["/x"] = Page(body, headers={"Last-Modified": date} if date else {})
+    op = SourceOp(f"{web.url}/x?y", (("http.filename", name),))
+    build = builds.build()
+    (digest,) = run(HttpSource(op, build, no_refs).digests())
+    assert digest[7:19] == key
+    directory = builds.snapshotter.upper(build.bring(WebFile.of(op), Abort()).directory)
+    with Tree.at(directory) as tree:
+        assert content_digest(tree, [ContentSelector(f"/{name}")])[7:19] == content
+
+
+def no_refs() -> object:
+    raise AssertionError

@@ -13,6 +13,7 @@ from inlay.request import (
     parse_allow,
     parse_cache_from,
     parse_cache_to,
+    parse_mirror,
     parse_output,
     parse_pair,
     parse_secret,
@@ -114,6 +115,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="HOST[:PORT]",
         help="speak plain HTTP, or unverified HTTPS, with this registry",
+    )
+    more.add_argument(
+        "--registry-mirror",
+        action="append",
+        default=[],
+        metavar="HOST=MIRROR",
+        help="ask MIRROR (a host, perhaps with a path) before the registry HOST; may be repeated",
     )
     more.add_argument(
         "--progress",
@@ -257,6 +265,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         root=arguments.root,
         runtime=arguments.runtime,
         insecure_registries=tuple(arguments.insecure_registry),
+        registry_mirrors=tuple(parse_mirror(text) for text in arguments.registry_mirror),
         require_cached=arguments.require_cached,
         explain=arguments.explain,
     )

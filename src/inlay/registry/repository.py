@@ -31,6 +31,7 @@ MANIFEST_LIMIT = 4 << 20
 _ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1"))
 _HEAD_UNSUPPORTED = (400, 405, 406, 501)
 _MAX_PAGES = 50
+_ATTEMPTS_AT_MIRROR = 2
 _PATH = re.compile(r"[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
@@ -112,7 +113,16 @@ class Repository:
         return response, raw
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        return self._has_blob(descriptor.digest, descriptor.size, self._pull_scope)
+        return self._read(lambda endpoint: self._has_blob_at(endpoint, descriptor.digest, descriptor.size))
+
+    def _has_blob_at(self, endpoint: Endpoint, digest: Digest, size: int) -> bool:
+        if endpoint is self._own:
+            return self._has_blob(digest, size, self._pull_scope)
+        request = self._request("HEAD", f"blobs/{digest}", "look for a blob in", str(self), endpoint=endpoint)
+        with self.transport.open(request) as response:
+            if response.status != 200:
+                raise self.transport.refusal(response, request)
+            return True
 
     def _has_blob(self, digest: Digest, size: int, scopes: frozenset[str]) -> bool:
         request = self._request("HEAD", f"blobs/{digest}", "look for a blob in", str(self))
@@ -293,15 +303,22 @@ class Repository:
         at = endpoint or self._own
         url = self.transport.url(at.host, f"/v2/{at.path}/{target}")
         scopes = frozenset((f"repository:{at.path}:pull",))
-        return Request(method, url, action, reference, at.host, scopes)
+        attempts = 0 if at is self._own else _ATTEMPTS_AT_MIRROR
+        return Request(method, url, action, reference, at.host, scopes, attempts=attempts)
 
     def _read(self, attempt: Callable[[Endpoint], T]) -> T:
-        """Ask the mirrors, then the registry itself, whose error is the one that counts."""
+        """Ask the mirrors, then the registry itself, whose error is the one that counts. A mirror that does not
+        answer is asked once in a build."""
         for mirror in self._mirrors:
+            if mirror.host in self.transport.silent:
+                continue
             try:
                 return attempt(mirror)
-            except (RegistryError, ContentError):
+            except ContentError:
                 continue
+            except RegistryError as error:
+                if not error.status:
+                    self.transport.silent.add(mirror.host)
         return attempt(self._own)
 
 

@@ -85,8 +85,8 @@ class Request(NamedTuple):
     """`action` and `reference` are for errors: "cannot `pull the manifest of` `host/app:1`: …". `registry`
     is the host whose credentials it may carry, empty for none; `authorization` a header's value for a request
     to no registry, which no other host gets to see. One that is `once` is not sent again when it is unknown
-    whether it was received. `may_lose_tls`: redirects may lead from https to http, as long as there is no
-    `authorization`."""
+    whether it was received; `attempts` replaces the settings' number. `may_lose_tls`: redirects may lead from
+    https to http, as long as there is no `authorization`."""
 
     method: str
     url: Url
@@ -97,6 +97,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = {}
     body: bytes | Body = b""
     once: bool = False
+    attempts: int = 0
     authorization: str = ""
     may_lose_tls: bool = False
 
@@ -130,6 +131,7 @@ class _Shared:
         self.idle: dict[tuple[str, str, int], list[Connection]] = {}
         self.schemes: dict[str, str] = {}
         self.authenticators: dict[str, Authenticator] = {}
+        self.silent: set[str] = set()
 
 
 class Transport:
@@ -158,6 +160,11 @@ class Transport:
     def traffic(self) -> Traffic:
         return self._shared.traffic
 
+    @property
+    def silent(self) -> set[str]:
+        """Mirrors that did not answer: they are not asked again."""
+        return self._shared.silent
+
     def cancel(self) -> None:
         """Make all calls that are under way, and all later ones, raise `RegistryError` soon."""
         self._abort()
@@ -176,7 +183,7 @@ class Transport:
 
     def open(self, request: Request) -> Response:
         """Send a request, again where that is safe and may help, and return the answer, its body unread."""
-        return self.retry(lambda: self.attempt(request))
+        return self.retry(lambda: self.attempt(request), request.attempts)
 
     def fetch(self, request: Request, *, limit: int) -> tuple[Response, bytes]:
         """Send a request as `open` does and read the answer's body, of up to `limit` bytes."""
@@ -188,26 +195,27 @@ class Transport:
                 except OSError as error:
                     raise TransientError(self.lost(request, error)) from error
 
-        return self.retry(attempt)
+        return self.retry(attempt, request.attempts)
 
-    def retry(self, attempt: Callable[[], T]) -> T:
+    def retry(self, attempt: Callable[[], T], attempts: int = 0) -> T:
         """Call `attempt` until it raises no `TransientError`, but not for ever (see `wait_again`)."""
         tries = 1
         while True:
             try:
                 return attempt()
             except TransientError as failure:
-                self.wait_again(tries, failure)
+                self.wait_again(tries, failure, attempts)
             tries += 1
 
-    def wait_again(self, tries: int, failure: TransientError) -> None:
-        """Wait before the next try; raise the failure's error when it was tried enough, or the wait would be
-        too long. Each wait is twice the last, and by chance up to a half more, so that clients spread out."""
+    def wait_again(self, tries: int, failure: TransientError, attempts: int = 0) -> None:
+        """Wait before the next try; raise the failure's error when it was tried enough (`attempts` times, 0 for
+        the settings' number), or the wait would be too long. Each wait is twice the last, and by chance up to a
+        half more, so that clients spread out."""
         self._abort.check()
         settings = self.settings
         chance = os.urandom(1)[0] / 512
         wait_s = max(min(settings.backoff_s * 2.0 ** (tries - 1), 10.0) * (1 + chance), failure.wait_s or 0.0)
-        if tries >= settings.attempts or wait_s > settings.longest_wait_s:
+        if tries >= (attempts or settings.attempts) or wait_s > settings.longest_wait_s:
             raise failure.error from failure.__cause__
         self._abort.sleep(wait_s)
 

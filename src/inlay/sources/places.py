@@ -35,9 +35,18 @@ class Place(NamedTuple):
 class Places:
     """Opens places by reference or location, each once. Registries are set up when first asked for."""
 
-    def __init__(self, root: str, *, insecure_registries: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        insecure_registries: Sequence[str] = (),
+        registry_mirrors: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`registry_mirrors`: a registry's host, and what to ask before it: a host with an optional scheme and
+        path; the first one of a registry first."""
         self._root = root
         self._insecure = insecure_registries
+        self._mirrors = registry_mirrors
         self._transport: Transport | None = None
         self._open: dict[str, Place] = {}
 
@@ -46,7 +55,14 @@ class Places:
         if self._transport is None:
             from inlay.registry.transport import Settings, Transport
 
-            self._transport = Transport(Settings(insecure=frozenset(self._insecure)))
+            mirrors: dict[str, tuple[str, ...]] = {}
+            insecure = set(self._insecure)
+            for registry, mirror in self._mirrors:
+                scheme, separator, place = mirror.rpartition("://")
+                mirrors[registry] = (*mirrors.get(registry, ()), place)
+                if separator and scheme == "http":
+                    insecure.add(f"http://{place.partition('/')[0]}")
+            self._transport = Transport(Settings(insecure=frozenset(insecure), mirrors=mirrors))
         return self._transport
 
     @property
