@@ -78,6 +78,7 @@ class _Vertex:
     """A vertex of which only the keys are known; its result is a number of its own."""
 
     ignore_cache = False
+    is_source = False
 
     def __init__(
         self, digest: str, cache_map: CacheMap[int], inputs: Sequence[Edge[int]], ran: list[str]

@@ -47,8 +47,10 @@ class Step:
         fn: Callable[[Sequence[Any]], object] | None = None,
         digests: tuple[str, ...] = (),
         outputs: int = 1,
+        is_source: bool | None = None,
     ) -> None:
         self.log, self.digest, self.value, self.inputs = log, name, value, inputs
+        self.is_source = not inputs if is_source is None else is_source
         self.ignore_cache, self.delay, self.fn, self.outputs = ignore_cache, delay, fn, outputs
         self.map = CacheMap(
             digests or (sha("seed", seed),),

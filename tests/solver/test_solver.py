@@ -427,6 +427,17 @@ def test_require_cached_runs_nothing_and_says_what_would_run() -> None:
     assert b.runs == []
 
 
+def test_a_step_on_scratch_is_no_source() -> None:
+    b = Builder()
+    step = b.step("v0", "s0", "r0", is_source=False)
+    with pytest.raises(NotCached):
+        b.solve(step, require_cached=True)
+    b.solve(step)
+    watch = TestObserver.Watch()
+    assert b.solve(b.step("v1", "s1", "r1", step), observer=watch) == "r1"
+    assert watch.seen == ["CACHED v0", "start v1", "done v1"]
+
+
 @pytest.mark.parametrize("length", [480, 5000])
 def test_long_chains_need_no_deep_stack(length: int) -> None:
     b = Builder()

@@ -55,6 +55,10 @@ class Step:
         return f"<Step {self.vertex!r}>"
 
     @property
+    def is_source(self) -> bool:
+        return self._source is not None
+
+    @property
     def is_instruction(self) -> bool:
         """Whether it is a step of the Dockerfile, rather than a source or an internal one."""
         return not isinstance(self.vertex.op, SourceOp) and not self.name.startswith("[internal]")

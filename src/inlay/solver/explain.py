@@ -97,7 +97,7 @@ def _unmatched(solver: Solver[R], edge: Edge[R], i: int) -> str:
     below = edge.vertex.inputs[i]
     if solver.content_of(edge.vertex, i):
         return CONTENT
-    if below.vertex.inputs:
+    if not below.vertex.is_source:
         absent = below.vertex in solver.missing or solver.has_run(below)
         return RAN if absent else ELSEWHERE
     keys, made = solver.keys_of(below), solver.made_keys

@@ -194,7 +194,7 @@ class Solver(Generic[R]):
     # -- how they are answered -------------------------------------------------------------------------------
 
     async def _ask_cache_map(self, vertex: Vertex[R]) -> CacheMap[R]:
-        if vertex.inputs:
+        if not vertex.is_source:
             return await vertex.cache_map()
         return await self._watched(vertex, vertex.cache_map())
 
@@ -274,7 +274,7 @@ class Solver(Generic[R]):
         keys = await self._keys(edge)
         if solved := await self._load(edge, keys):
             return solved
-        if self._require_cached and vertex.inputs:
+        if self._require_cached and not vertex.is_source:
             self._missing.append(vertex)
         inputs = await gather([self._result(below) for below in vertex.inputs])
         contents = await gather([self._content(vertex, i) for i in range(len(inputs))])
@@ -283,7 +283,7 @@ class Solver(Generic[R]):
             more = await self._known_by_content(edge, contents)
             if solved := await self._load(edge, more - keys):
                 return solved
-        if self._require_cached and inputs:
+        if self._require_cached and not vertex.is_source:
             raise NotCached([vertex])
         return await self._run(edge, inputs, contents)
 

@@ -22,6 +22,11 @@ class Vertex(Protocol[R]):
     @property
     def inputs(self) -> Sequence[Edge[R]]: ...
     @property
+    def is_source(self) -> bool:
+        """Whether it brings something in, and so is pinned before it is run. A step on scratch is none, though it
+        has no inputs either."""
+
+    @property
     def ignore_cache(self) -> bool:
         """Run even if a record exists; what comes out is recorded all the same."""
 
