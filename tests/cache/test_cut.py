@@ -36,7 +36,7 @@ def build(stages: int, steps: int) -> tuple[RecordGraph, int]:
     for stage in range(stages):
         below, made = 0, []
         for step in range(steps):
-            made.append(layer(f"{stage} {step}", size=1000 * stage + step))
+            made.append(layer(f"{stage} {step}", size=1000 * stage + 10 - step))
             graph.append(
                 RecordNode(
                     Digest.of(f"{stage} {step}"),
@@ -92,13 +92,15 @@ def test_a_cache_that_is_too_large_becomes_one_that_fits(
     assert sum(bool(node.results) for node in made.graph) + len(made.left_out) == stages * (steps + 1)
 
 
-def test_small_layers_of_other_stages_go_first_and_the_target_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_stages_with_small_layers_are_taken_down_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     graph, target = build(4, 5)
     whole = cache_manifest(graph)
     assert whole is not None
     monkeypatch.setattr(manifests, "BUILDKIT_LIMIT", len(whole.raw) - 1500)
     made = cut(graph, [target], cache_manifest)
-    assert names(made.left_out) == [f"RUN {n // 5} {n % 5}" for n in range(len(made.left_out))]
+    assert names(made.left_out) == [f"RUN {n // 5} {4 - n % 5}" for n in range(len(made.left_out))]
     kept = {node.digest for node in made.graph if node.results}
     assert {Digest.of(f"copy {stage}") for stage in range(4)} <= kept
     # A step that lost its result is still a key, which those that stand on it are found by.

@@ -8,15 +8,20 @@ last result that it leads to. What is left is a whole cache of fewer steps.
 
 from __future__ import annotations
 
+from collections import Counter
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Container, Sequence
 
     from inlay.cache.manifest import CacheManifest
     from inlay.solver.keys import Chain, RecordGraph
+
+
+_Layers = tuple[str, ...]
 
 
 class Cut(NamedTuple):
@@ -50,20 +55,49 @@ def cut(
 
 
 def _least_first(graph: RecordGraph, targets: Collection[int]) -> list[int]:
-    """The nodes with results, in the order in which they are left out."""
-    own = {_digests(part) for at in targets for chain, _ in graph[at].results[:1] for part in chain.chains()}
-    beside, stacked = [], []
+    """The nodes with results, in the order in which they are left out.
+
+    A layer goes only when nothing stands on it any more, so each stack is taken down from the top.
+    """
+    nodes: dict[_Layers, list[int]] = {}
     for at, node in enumerate(graph):
         if node.results:
-            chain = node.results[0][0]
-            if _digests(chain) in own:
-                stacked.append((-chain.depth, at))
-            else:
-                beside.append((chain.descriptor.size, -at))
-    return [-at for _, at in sorted(beside)] + [at for _, at in sorted(stacked)]
+            nodes.setdefault(_digests(node.results[0][0]), []).append(at)
+    own = {_digests(part) for at in targets for chain, _ in graph[at].results[:1] for part in chain.chains()}
+    below = {layers: _nearest_below(layers, nodes) for layers in nodes}
+    standing = Counter(below.values())
+    tops = [
+        (_top_size(graph, nodes[layers]), layers)
+        for layers in nodes
+        if layers not in own and not standing[layers]
+    ]
+    heapify(tops)
+    order: list[int] = []
+    while tops:
+        _, layers = heappop(tops)
+        order += nodes[layers]
+        under = below[layers]
+        standing[under] -= 1
+        if under in nodes and under not in own and not standing[under]:
+            heappush(tops, (_top_size(graph, nodes[under]), under))
+    for layers in sorted(own & nodes.keys(), key=len, reverse=True):
+        order += nodes[layers]
+    return order
 
 
-def _digests(chain: Chain) -> tuple[str, ...]:
+def _nearest_below(layers: _Layers, nodes: Container[_Layers]) -> _Layers:
+    """The highest part of a stack, less than all of it, that is a result; () where there is none."""
+    for height in range(len(layers) - 1, 0, -1):
+        if layers[:height] in nodes:
+            return layers[:height]
+    return ()
+
+
+def _top_size(graph: RecordGraph, nodes: Sequence[int]) -> int:
+    return graph[nodes[0]].results[0][0].descriptor.size
+
+
+def _digests(chain: Chain) -> _Layers:
     return tuple(layer.digest for layer in chain.descriptors())
 
 
