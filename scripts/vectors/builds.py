@@ -18,6 +18,7 @@ import sys
 import tarfile
 import time
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -85,23 +86,45 @@ class RecordedBuild:
 
     def build(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Build it with `inlay build`; the cache goes to `work/cache`, all of it."""
-        (self._work / "Dockerfile").write_bytes(
-            (self._folder / "Dockerfile")
-            .read_bytes()
-            .replace(RECORDED_HOST.encode(), self._bases.host.encode())
-        )
         command = [sys.executable, "-m", "inlay", "build", "--progress", "plain"]
         return subprocess.run(
             [
-                *(*command, "--root", f"{self._work}/store", "-f", f"{self._work}/Dockerfile"),
+                *(*command, "--root", f"{self._work}/store"),
                 *("--cache-to", f"type=local,dest={self._work}/cache,mode=max", "-t", "x"),
-                *(*self._arguments(), *flags, str(self._context("context"))),
+                *(*flags, *self.inlay_arguments()),
             ],
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, "SSH_AUTH_SOCK": ""},
         )
+
+    def inlay_arguments(self) -> list[str]:
+        """What `inlay build` is to be told of the Dockerfile and all contexts."""
+        return ["-f", str(self._dockerfile()), *self._arguments(), str(self._context("context"))]
+
+    def buildctl_arguments(self) -> list[str]:
+        """The same for `buildctl build`."""
+        arguments = [text.replace(RECORDED_HOST, self._bases.host) for text in self._facts["args"]]
+        for n, (flag, value) in enumerate(pairwise(list(arguments))):
+            name, _, path = value.partition("=")
+            if flag == "--oci-layout":
+                arguments[n + 1] = f"{name}={self._bases.folder}/busybox"
+            elif value.startswith("context:") and path.startswith("local:"):
+                arguments += ["--local", f"{path[6:]}={self._context(f'ctx-{path[6:]}')}"]
+            elif value.startswith("context:") and path.startswith("oci-layout:"):
+                arguments[n + 1] = f"{name}=oci-layout://bb@{self._bases.digest('busybox')}"
+            elif flag == "--secret":
+                (self._work / "file.bin").write_bytes(b"secret")
+                arguments[n + 1] = value.replace("src=", f"src={self._work}/")
+        local = (f"context={self._context('context')}", f"dockerfile={self._dockerfile().parent}")
+        return [*arguments, "--local", local[0], "--local", local[1]]
+
+    def _dockerfile(self) -> Path:
+        text = (self._folder / "Dockerfile").read_bytes()
+        path = self._work / "Dockerfile"
+        path.write_bytes(text.replace(RECORDED_HOST.encode(), self._bases.host.encode()))
+        return path
 
     def _arguments(self) -> Iterator[str]:
         arguments = iter(self._facts["args"])

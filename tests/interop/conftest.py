@@ -6,10 +6,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from buildkit import Daemon
+from buildkit import Builders, Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import RunningRegistry
 
@@ -20,5 +21,9 @@ def daemon(docker_registry: RunningRegistry, tmp_path_factory: pytest.TempPathFa
         pytest.skip("buildkitd and buildctl are not on PATH")
     running = Daemon(tmp_path_factory.mktemp("buildkit"), docker_registry.host)
     yield running
-    running.process.terminate()
-    running.process.wait(20)
+    running.stop()
+
+
+@pytest.fixture
+def builders(daemon: Daemon, tmp_path: Path) -> Builders:
+    return Builders(daemon, tmp_path)

@@ -1,0 +1,87 @@
+"""A real BuildKit and inlay warm each other's builds: those that were recorded, done again with both."""
+
+from __future__ import annotations
+
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+from buildkit import Build, cached
+
+from recorded_builds import VECTORS, builds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from buildkit import Builders
+
+    from conftest import RunningRegistry
+
+pytestmark = [pytest.mark.interop, pytest.mark.root]
+
+WITHOUT_STEPS = {"c36-metadata-only"}
+
+
+def _recorded() -> list[str]:
+    with tarfile.open(VECTORS / "builds.tar.xz") as archive:
+        names = [name.partition("/") for name in archive.getnames()]
+    return sorted(case for case, _, file in names if file == "Dockerfile" and case not in WITHOUT_STEPS)
+
+
+def recorded(name: str, recordings: Path, bases: builds.Bases, tmp_path: Path) -> Build:
+    work = tmp_path / "work"
+    work.mkdir()
+    case = builds.RecordedBuild(recordings / name, bases, work)
+    return Build(case.buildctl_arguments(), case.inlay_arguments())
+
+
+def warm(builders: Builders, build: Build, repository: str, folder: Path, *, kind: str, first: str) -> None:
+    """Build with one, then with the other; all steps must be cached."""
+    export = {"inline": "type=inline", "local": f"type=local,dest={folder},mode=max"}.get(
+        kind, f"type=registry,ref={repository}:cache,mode={kind}"
+    )
+    source = {"inline": f"type=registry,ref={repository}:one", "local": f"type=local,src={folder}"}.get(
+        kind, f"type=registry,ref={repository}:cache"
+    )
+    exporting, importing = builders.in_turn(first)
+    exporting(build, f"{repository}:one", "--cache-to", export)
+    output = importing(build, f"{repository}:two", "--cache-from", source)
+    hits, steps = cached(output)
+    assert steps >= 1
+    assert hits == steps, output
+
+
+@pytest.mark.parametrize("name", _recorded())
+@pytest.mark.parametrize("kind", ["inline", "min", "max", "local"])
+@pytest.mark.parametrize("first", ["buildkit", "inlay"])
+def test_all_steps_of_recorded_builds_are_cached(
+    builders: Builders,
+    docker_registry: RunningRegistry,
+    recordings: Path,
+    bases: builds.Bases,
+    tmp_path: Path,
+    name: str,
+    kind: str,
+    first: str,
+) -> None:
+    build = recorded(name, recordings, bases, tmp_path)
+    repository = f"{docker_registry.host}/interop/{name}/{kind}-{first}"
+    warm(builders, build, repository, tmp_path / "cache", kind=kind, first=first)
+
+
+def test_what_is_inline_is_read_out_of_an_image_of_several_platforms_with_attestations(
+    builders: Builders,
+    docker_registry: RunningRegistry,
+    recordings: Path,
+    bases: builds.Bases,
+    tmp_path: Path,
+) -> None:
+    build = recorded("c24-multiplatform-scratch", recordings, bases, tmp_path)
+    attested = build._replace(buildctl=[*build.buildctl, "--opt", "attest:provenance=mode=max"])
+    name = f"{docker_registry.host}/interop/attested"
+    builders.buildkit(attested, f"{name}:one", "--cache-to", "type=inline")
+    for builder in (builders.inlay, builders.buildkit):
+        output = builder(build, f"{name}:two", "--cache-from", f"type=registry,ref={name}:one")
+        hits, steps = cached(output)
+        assert steps == 6
+        assert hits == steps, output
