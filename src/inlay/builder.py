@@ -110,6 +110,7 @@ class _Build:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             await self._load_context()
             converted = await in_thread(self.frontend.convert, abort=self._cancel)
+            self.refs.epoch_s = self.exporter.epoch_s = self.frontend.epoch_s
             await gather(importing)
             written = await self._make(converted)
             self.frontend.save()

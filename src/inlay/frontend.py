@@ -162,6 +162,8 @@ class Frontend:
         except DockerfileError as error:
             error.excerpt = error.excerpt or excerpt(text, error.location)
             raise
+        if converted.results:
+            self.epoch_s = converted.results[0].epoch
         for warning in converted.warnings:
             line = f"{warning.rule}: {warning.message}"
             if warning.location is not None:

@@ -155,7 +155,7 @@ class Exporter:
         self._refs = refs
         self._places = places
         self._emit = emit
-        self._epoch_s = epoch_s
+        self.epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
         inline = [option for option in request.cache_to if option.type == "inline"]
         self._recompressors: dict[str, Recompressor] = {}
@@ -221,7 +221,7 @@ class Exporter:
             layers,
             built.platform,
             inline_cache=cache,
-            epoch_s=self._epoch_s,
+            epoch_s=self.epoch_s,
             base_history=base,
             docker=output.docker,
             annotations=dict(self._request.annotations),

@@ -143,7 +143,7 @@ class RefStore:
         self._make_snapshotter = snapshotter
         self._snapshotter: Snapshotter | None = None
         self._open_source = open_source
-        self._epoch_s = epoch_s
+        self.epoch_s = epoch_s
         self._temporary: list[LayerDir] = []
         self._named: dict[tuple[str, str, str, str], str] = {}
         self._recalled: dict[str, Ref] = {}
@@ -224,7 +224,7 @@ class RefStore:
     def layer_of(self, directory: LayerDir, *, description: str, temporary: bool = False) -> Layer:
         """A directory on its own, such as a download or a checkout, perhaps known from an earlier build."""
         row = self._row(str(directory))
-        created_ns = None if self._epoch_s is None else self._epoch_s * 10**9
+        created_ns = None if self.epoch_s is None else self.epoch_s * 10**9
         if row is None:
             return self.add_directory(
                 directory,
@@ -523,7 +523,7 @@ class RefStore:
         from inlay.archive.compression import BlobWriter
         from inlay.archive.diff import write_layer
 
-        limit_ns = None if self._epoch_s is None else self._epoch_s * 10**9
+        limit_ns = None if self.epoch_s is None else self.epoch_s * 10**9
         with self._content.ingest(digested=True) as ingest:
             with BlobWriter(ingest, codec) as blob:
                 write_layer(self.snapshotter.upper(directory), blob, lower=lower, mtime_limit_ns=limit_ns)

@@ -246,14 +246,19 @@ def test_time_is_that_of_the_context(
 ) -> None:
     web.pages["/ctx"] = Page(tar(Dockerfile=DOCKERFILE, f="f"))
     contexts = {f"{server.url}/repo.git": "2023-11-14T22:13:20Z", f"{web.url}/ctx": "2020-09-13T12:26:40Z"}
-    for number, (url, created) in enumerate(contexts.items()):
-        image = tmp_path / str(number)
-        done = inlay(
-            "build", "--root", str(tmp_path / "s"), "-o", f"type=oci,dest={image},tar=false",
-            "--build-arg", "SOURCE_DATE_EPOCH=context", url,
-        )  # fmt: skip
-        assert done.code == 0, done.err
-        assert config_of(image)["created"] == created
+    for url, created in contexts.items():
+        digests = []
+        for store in ("one", "two"):
+            image = tmp_path / store / created
+            done = inlay(
+                "build", "--root", str(tmp_path / store / "s"), "-o", f"type=oci,dest={image},tar=false",
+                "--build-arg", "SOURCE_DATE_EPOCH=context", url,
+            )  # fmt: skip
+            assert done.code == 0, done.err
+            config = config_of(image)
+            assert {config["created"], *(entry["created"] for entry in config["history"])} == {created}
+            digests.append(json.loads((image / "index.json").read_text())["manifests"][0]["digest"])
+        assert digests[0] == digests[1]
 
 
 def config_of(layout: Path) -> dict[str, Any]:
