@@ -18,7 +18,7 @@ from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Worker
 from inlay.cache.deferred import DeferredCaches
-from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError
+from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError, system_error
 from inlay.frontend import Frontend
 from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
@@ -59,7 +59,12 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
         sink(Warned("", message))
 
     with Store(request.root, warn=warn) as store:
-        return run(_Build(request, outputs, store, sink).run())
+        try:
+            return run(_Build(request, outputs, store, sink).run())
+        except BrokenPipeError:
+            raise  # nobody listens to `sink` any more
+        except OSError as error:
+            raise SolveError(f"{store.root}: {system_error(error)}") from error
 
 
 class _Build:

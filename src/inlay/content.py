@@ -12,7 +12,6 @@ on disk before `commit` returns, at the price of two flushes a blob (5 to 30 ms 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import io
@@ -21,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, cast
 
 from inlay.digest import Digest
-from inlay.errors import BlobNotFound, ContentError, DigestMismatch
+from inlay.errors import BlobNotFound, ContentError, DigestMismatch, is_no_room
 from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 STALE_AFTER_S = 7 * 24 * 3600.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobSource(Protocol):
@@ -464,6 +462,6 @@ def _missing(digest: Digest, root: str) -> BlobNotFound:
 
 def _write_error(error: OSError, digest: Digest | None, root: str) -> ContentError:
     what = f"blob {digest}" if digest else "a blob"
-    if error.errno in _NO_ROOM:
+    if is_no_room(error):
         return ContentError(f"no room for {what} in {root} ({error.strerror}); free some space there")
     return ContentError(f"cannot write {what} in {root}: {error.strerror}")

@@ -23,12 +23,29 @@ Attributes carry facts; `str(error)` is one sentence that says what happened, to
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from inlay.request import StepOutcome
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_no_room(error: BaseException | None) -> bool:
+    """Whether `error` is the system's word for a full disk."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def system_error(error: OSError) -> str:
+    """What the system says, of which file where it says that, and what to do about a full disk."""
+    said = (error.strerror or str(error)).lower()
+    if isinstance(error.filename, str | bytes):
+        said = f"{error.filename!r}: {said}"
+    return f"{said}; free some space, or choose another folder with --root" if is_no_room(error) else said
 
 
 class InlayError(Exception):

@@ -13,7 +13,17 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from inlay.digest import Digest
-from inlay.errors import BlobLost, BlobNotFound, CacheError, ContentError, DigestMismatch, RegistryError
+from inlay.errors import (
+    BlobLost,
+    BlobNotFound,
+    CacheError,
+    ContentError,
+    DigestMismatch,
+    RegistryError,
+    SolveError,
+    is_no_room,
+    system_error,
+)
 from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
 from inlay.solver.keys import Chain
@@ -272,9 +282,7 @@ class RefStore:
                 rows.append((known, *fields))
             name = known
         if rows:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("INSERT OR IGNORE INTO tree VALUES (?, ?, ?, ?, ?)", rows)
-            self._database.execute("COMMIT")
+            self._change("INSERT OR IGNORE INTO tree VALUES (?, ?, ?, ?, ?)", rows)
         return name
 
     def recall(self, name: str) -> Ref:
@@ -353,7 +361,7 @@ class RefStore:
     def _lost_layer(self, layer: Layer, error: Exception) -> Exception:
         """`error`, or what it means where the layer came with a cached result."""
         location, digest = here = _whereabouts(layer)
-        if here not in self._cached:
+        if here not in self._cached or is_no_room(error.__cause__):
             return error
         if isinstance(error, DigestMismatch) and layer.blob is not None:
             self._content.delete(layer.blob.digest)
@@ -419,7 +427,10 @@ class RefStore:
 
         with self._content.open_blob(blob) as packed:
             stream = decompress(cast("ByteSource", packed))
-            return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
+            try:
+                return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
+            except OSError as error:  # no fault of the layer, which is there and whole
+                raise SolveError(f"layer {blob.digest} cannot be unpacked: {system_error(error)}") from error
 
     async def fetch(self, layer: Layer) -> Descriptor:
         """Bring the layer's blob into the store. Raises `BlobLost` where it came with a cached result, else
@@ -557,7 +568,23 @@ class RefStore:
             layer.source.location if layer.source is not None else "",
             json.dumps(layer.base),
         )
-        self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._change("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?)", [row])
+
+    def _change(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+        """Write `rows`, all or none of them. Raises `SolveError` where they cannot be written."""
+        from sqlite3 import DatabaseError
+
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany(statement, rows)
+            self._database.execute("COMMIT")
+        except DatabaseError as error:
+            if self._database.in_transaction:
+                self._database.rollback()
+            raise SolveError(
+                f"the store's table of layers cannot be written ({error}); free some space there, or choose "
+                "another folder with --root"
+            ) from error
 
 
 def _whereabouts(layer: Layer) -> tuple[str, str]:

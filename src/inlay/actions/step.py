@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from inlay.errors import BlobLost, ContentError, InlayError, RegistryError, SolveError
+from inlay.errors import BlobLost, ContentError, RegistryError, SolveError, system_error
 from inlay.llb.keys import cache_map
 from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
 from inlay.platform import host
@@ -94,7 +94,7 @@ class Step:
             try:
                 tree = await self._worker.tree(result)
                 return await in_thread(content_digest, tree, selectors, limiter=self._worker.disk)
-            except (SolveError, ContentError, RegistryError) as error:
+            except (SolveError, ContentError, RegistryError, OSError) as error:
                 raise self._located(error) from error
 
         return digest_of
@@ -103,13 +103,15 @@ class Step:
         """Do the step. What goes wrong is told with the step's name and line."""
         try:
             return await self._run(inputs)
-        except (SolveError, ContentError, RegistryError) as error:
+        except (SolveError, ContentError, RegistryError, OSError) as error:
             raise self._located(error) from error
 
-    def _located(self, error: SolveError | ContentError | RegistryError) -> InlayError:
+    def _located(self, error: SolveError | ContentError | RegistryError | OSError) -> Exception:
         """`error`, which now says where it happened. It may be several steps': each gets its own."""
-        if isinstance(error, BlobLost):
-            return error  # no step fails of that
+        if isinstance(error, BlobLost | BrokenPipeError):
+            return error  # no step fails of that: it runs again, or nobody listens any more
+        if isinstance(error, OSError):
+            error = SolveError(system_error(error))
         if not isinstance(error, SolveError):
             return SolveError(str(error), step=self.vertex.name, location=self.vertex.location)
         if error.location is not None:
