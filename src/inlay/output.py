@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from inlay.cache.cut import cut
@@ -36,7 +35,6 @@ from inlay.tasks import Limiter, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import BinaryIO
 
     from inlay.archive.compression import Codec
     from inlay.cache.results import ChainOf, Mode
@@ -367,6 +365,7 @@ class Exporter:
 
     def _archive(self, output: Output, made: _Made) -> None:
         from inlay.export.archives import docker_manifest
+        from inlay.export.newfile import NewFile
         from inlay.layout import IMAGE_NAME, write_archive
 
         blobs = []
@@ -387,7 +386,7 @@ class Exporter:
             blobs += [*cache.layers, cache.config, bytes_blob(cache.descriptor, cache.raw)]
             blobs.append(bytes_blob(named, index))
             listed.append(named)
-        with _destination(output.option.get("dest")) as out:
+        with NewFile(output.option.get("dest")) as out:
             write_archive(out, listed, [(blob.descriptor, blob.open) for blob in blobs], extra=extra)
 
     # -- caches --------------------------------------------------------------------------------------
@@ -464,10 +463,11 @@ class Exporter:
 
     async def _write_tar(self, output: Output, built: Sequence[BuiltPlatform], view: Shown) -> Written:
         from inlay.export.files import write_tar
+        from inlay.export.newfile import NewFile
 
         views = [(await self._refs.view(each.ref)).fd if each.ref.layers else None for each in built]
         sources = list(zip(_folders(output, built), views, strict=True))
-        with _destination(output.option.get("dest")) as out:
+        with NewFile(output.option.get("dest")) as out:
             await in_thread(write_tar, sources, out)
         return Written()
 
@@ -539,29 +539,3 @@ def _list(folder: Any, raw: bytes, media_type: str, name: Reference | None, full
         folder.push_manifest(raw, media_type, "" if full_name else "latest")
     else:
         folder.push_manifest(raw, media_type, str(name) if full_name else name.tag, name=str(name))
-
-
-class _destination:  # noqa: N801 - reads as a function
-    """The file `path` to write, which appears when it is whole; `-` is standard output."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._partial = f"{path}.{os.getpid()}.partial"
-
-    def __enter__(self) -> BinaryIO:
-        if self._path == "-":
-            if sys.stdout.isatty():
-                raise UsageError("an archive is not written to a terminal; redirect standard output")
-            return sys.stdout.buffer
-        self._file = open(self._partial, "wb")
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._path == "-":
-            sys.stdout.buffer.flush()
-            return
-        self._file.close()
-        if error is None:
-            os.replace(self._partial, self._path)
-        else:
-            os.unlink(self._partial)
