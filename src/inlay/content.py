@@ -55,7 +55,7 @@ class BlobSource(Protocol):
 
 
 class BlobInfo(NamedTuple):
-    """One blob of a store: `modified` is when it came in, in seconds since 1970."""
+    """One blob of a store: `modified` is when it came in or was last used, in seconds since 1970."""
 
     digest: Digest
     size: int
@@ -146,6 +146,11 @@ class ContentStore:
         if actual != digest.hex:
             raise DigestMismatch(f"blob {digest} in {self.root} is damaged: its digest is {actual}")
         return data
+
+    def touch(self, digest: Digest) -> None:
+        """Note that the blob, if it is here, is used now."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(digest))
 
     def delete(self, digest: Digest) -> bool:
         """Remove the blob; tell whether it was there. Whoever has it open reads on."""

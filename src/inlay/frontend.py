@@ -13,6 +13,7 @@ from inlay.platform import Platform, host, parse_wanted
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
+from inlay.request import parse_size
 from inlay.sources.image import ImageResolver, ResolvedImage, image_digests, image_ref, read_image
 from inlay.sources.maincontext import DOCKERFILE, WEB_FILE, find_context, is_url
 
@@ -197,7 +198,7 @@ class Frontend:
         if request.add_hosts:
             options["add-hosts"] = ",".join(_host_option(text) for text in request.add_hosts)
         if request.shm_size:
-            options["shm-size"] = str(_size(request.shm_size))
+            options["shm-size"] = str(parse_size(request.shm_size, "--shm-size"))
         if request.ulimits:
             options["ulimit"] = ",".join(request.ulimits)
         if request.cgroup_parent:
@@ -425,17 +426,3 @@ def _host_option(text: str) -> str:
     if not equals:
         name, _, address = text.partition(":")
     return f"{name}={address.strip('[]')}"
-
-
-def _size(text: str) -> int:
-    """docker's sizes: `64m`, `1g`, `1048576`. Raises `UsageError`."""
-    units = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-    lower = (
-        text.strip().lower().removesuffix("b")
-        if text.strip().lower()[-2:-1].isalpha()
-        else text.strip().lower()
-    )
-    number, unit = (lower[:-1], lower[-1:]) if lower[-1:] in units else (lower, "b")
-    if not number.isascii() or not number.isdigit():
-        raise UsageError(f"--shm-size {text}: not a size such as 64m")
-    return int(number) << units[unit]

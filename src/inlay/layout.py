@@ -247,6 +247,14 @@ class LayoutFolder(Layout):
         unwanted = [blob.digest for blob in store.blobs() if blob.digest not in wanted]
         return [digest for digest in unwanted if store.delete(digest)]
 
+    def unlist(self, is_unwanted: Callable[[Descriptor], bool]) -> None:
+        """Take images out of index.json. Their blobs stay."""
+        with self._locked():
+            listed = self.images()
+            kept = [each for each in listed if not is_unwanted(each)]
+            if len(kept) < len(listed):
+                self._write("index.json", _encode_index(kept))
+
     @contextlib.contextmanager
     def _writable(self) -> Iterator[ContentStore]:
         store = ContentStore(self.path)

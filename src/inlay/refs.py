@@ -161,6 +161,7 @@ class RefStore:
         self._packing: dict[str, Task[tuple[Descriptor, Digest]]] = {}
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
         self._views: dict[tuple[str, ...], Task[View]] = {}
+        self._touched: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
         """Blobs that a place was found to have in this build: (location, digest)."""
         self._cached: set[tuple[str, str]] = set()
@@ -325,7 +326,18 @@ class RefStore:
         """Make sure that every layer can still be had, without fetching any. Raises `CacheError`."""
         await gather([spawn(self._check(layer)) for layer in ref.layers])
 
+    def _touch(self, layer: Layer) -> None:
+        """Note when a layer was last used: what was not for long can be deleted first."""
+        if layer.key in self._touched:
+            return
+        self._touched.add(layer.key)
+        if layer.directory is not None:
+            self.snapshotter.touch(layer.directory)
+        if layer.blob is not None:
+            self._content.touch(layer.blob.digest)
+
     async def _check(self, layer: Layer) -> None:
+        self._touch(layer)
         if layer.directory is not None or layer.blob is None:
             return
         here = _whereabouts(layer)

@@ -342,6 +342,34 @@ def parse_pair(text: str, flag: str) -> tuple[str, str]:
     return name, value
 
 
+def parse_size(text: str, flag: str) -> int:
+    """docker's sizes in bytes: `64m`, `1.5g`, `10GB`, `1048576`; k is 1024. Raises `UsageError`."""
+    units = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
+    number = text.strip().lower().removesuffix("b").removesuffix("i").rstrip("kmgtp")
+    unit = text.strip().lower().removesuffix("b").removesuffix("i")[len(number) :]
+    whole, dot, part = number.strip().partition(".")
+    digits = (whole + part).isdecimal() and (whole + part).isascii() and whole and (part or not dot)
+    if unit not in units or not digits:
+        raise UsageError(f"{flag} {text}: not a size such as 64m or 1.5GB")
+    return int(int(whole + part) * (1 << units[unit]) / 10 ** len(part))
+
+
+def parse_age(text: str, flag: str) -> float:
+    """Seconds of a Go duration, which may also have days: `24h`, `1h30m`, `7d`. Raises `UsageError`."""
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+    seconds, number = 0.0, ""
+    for character in text.strip():
+        if character in units and number.replace(".", "", 1).isdecimal():
+            seconds, number = seconds + float(number) * units[character], ""
+        elif character in "0123456789.":
+            number += character
+        else:
+            raise UsageError(f"{flag} {text}: not a duration such as 24h or 7d")
+    if number or not text.strip():
+        raise UsageError(f"{flag} {text}: not a duration such as 24h or 7d")
+    return seconds
+
+
 def _pairs(text: str, flag: str, known: Iterable[str]) -> Mapping[str, str]:
     pairs = {}
     for field in split_fields(text):

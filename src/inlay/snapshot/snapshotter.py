@@ -1,6 +1,7 @@
 """Layer directories on disk, and the trees that they make.
 
-    root/<id>/fs          a layer directory in overlayfs's upper form, complete and never changed again
+    root/<id>/fs          a layer directory in overlayfs's upper form, complete and never changed again;
+                          the mtime of root/<id> is when it was made or last used
     root/new/<id>/…       one in the making, locked by whoever makes it; without a lock it is rubbish
     root/merged/<key>/…   several layers made into one plain tree, kept as it may be wanted again
     root/empty            an empty folder
@@ -14,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from inlay.archive.rooted import remove_tree
@@ -99,6 +100,10 @@ class Snapshotter(Protocol):
     def exists(self, layer: LayerDir) -> bool: ...
     def layers(self) -> list[LayerDir]: ...
     def usage(self, layer: LayerDir) -> Usage: ...
+    def touch(self, layer: LayerDir) -> None:
+        """Note that a layer directory is used now."""
+        ...
+
     def remove(self, layer: LayerDir) -> None:
         """Delete a layer directory that nobody uses; no error if it is gone."""
         ...
@@ -192,6 +197,10 @@ class LayerDirs:
     def layers(self) -> list[LayerDir]:
         names = os.listdir(self.root) if os.path.isdir(self.root) else []
         return sorted(name for name in names if name not in _RESERVED)
+
+    def touch(self, layer: LayerDir) -> None:
+        with suppress(OSError):
+            os.utime(f"{self.root}/{layer}")
 
     def usage(self, layer: LayerDir) -> Usage:
         size = files = 0

@@ -113,6 +113,19 @@ class Database:
         while self._write((_DROP_DEAD_ENDS, [()])):
             continue
 
+    def count(self) -> int:
+        """How many records there are."""
+        rows = self._read("SELECT count(*) FROM record", ())
+        return int(rows[0][0]) if rows else 0
+
+    def compact(self) -> None:
+        """Give the room of what was dropped back to the disk."""
+        try:
+            if self._connection is not None:
+                self._connection.execute("VACUUM")
+        except Exception as error:
+            self._give_up(error)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

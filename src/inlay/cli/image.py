@@ -1,0 +1,67 @@
+"""`inlay image`: the images in the store that have names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from inlay.cli.table import ago, short, table
+from inlay.progress.plain import size_text
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments of `inlay image`."""
+    parser.description = "List and delete the images that inlay build -t has left in the store."
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+    ls = commands.add_parser("ls", help="list images", description="List the images that have names.")
+    ls.add_argument("--json", action="store_true", help="print JSON")
+    ls.add_argument("-q", "--quiet", action="store_true", help="print digests only")
+    ls.set_defaults(command=_ls)
+    rm = commands.add_parser(
+        "rm",
+        help="delete images",
+        description="Delete images by name, or all names of one by its digest. Layers that are of use as build "
+        "cache stay until inlay prune.",
+    )
+    rm.add_argument("names", nargs="+", metavar="NAME|DIGEST")
+    rm.set_defaults(command=_rm)
+    for command in (ls, rm):
+        command.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+
+
+def _warn(text: str) -> None:
+    print(f"inlay: {text}", file=sys.stderr)
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    from inlay.store import Store
+    from inlay.usage import named_images
+
+    with Store(arguments.root, warn=_warn) as store:
+        images = named_images(store)
+    if arguments.json:
+        print(json.dumps([image._asdict() for image in images], indent=2))
+    elif arguments.quiet:
+        for image in images:
+            print(image.description)
+    else:
+        rows = [("NAME", "DIGEST", "SIZE", "CREATED")]
+        rows += [
+            (image.id, short(image.description), size_text(image.size), ago(image.used)) for image in images
+        ]
+        sys.stdout.write(table(rows, right=(2,)))
+    return 0
+
+
+def _rm(arguments: argparse.Namespace) -> int:
+    from inlay.pruning import remove_images
+    from inlay.store import Store
+
+    with Store(arguments.root, warn=_warn) as store:
+        for name, digest in remove_images(store, arguments.names):
+            print(f"deleted {name} ({short(digest)})")
+    return 0
