@@ -331,6 +331,24 @@ def test_a_proxy_is_gone_through(web: Web, builds: Builds) -> None:
     assert builds.content(builds.bring("http://files.example/a")) == b"by proxy"
 
 
+def test_a_redirect_to_this_machine_is_refused_where_credentials_are_at_stake(
+    web: Web, builds: Builds
+) -> None:
+    """The redirecting host is another one: it is reached by a proxy."""
+    builds.settings["environment"] = {"http_proxy": web.url}
+    other = Web()
+    try:
+        other.pages["/inside"] = Page(b"secret of this machine")
+        web.pages["http://files.example/a"] = Page(status=302, headers={"Location": f"{other.url}/inside"})
+        assert builds.content(builds.bring("http://files.example/a")) == b"secret of this machine"
+        builds.secrets["HTTP_AUTH_TOKEN_files.example"] = b"t0ken"
+        with pytest.raises(SourceError, match="this machine"):
+            builds.bring("http://files.example/a")
+        assert len(other.asked) == 1
+    finally:
+        other.close()
+
+
 def test_notes_hold_neither_url_nor_credentials(web: Web, builds: Builds) -> None:
     web.pages["/a"] = versioned(b"hello")
     builds.secrets["HTTP_AUTH_TOKEN_127.0.0.1"] = b"t0ken"

@@ -285,20 +285,26 @@ def commit_time(commit: bytes) -> int:
     return int(match[1]) if match else 0
 
 
-_REFUSALS = (
+_REFUSED = "the remote refuses access; check the URL, or pass the right"
+_MEANINGS = (
+    ("could not read Username", f"{_REFUSED} --secret id=GIT_AUTH_TOKEN,env=…"),
+    ("Authentication failed", f"{_REFUSED} --secret id=GIT_AUTH_TOKEN,env=…"),
+    ("error: 401", f"{_REFUSED} --secret id=GIT_AUTH_TOKEN,env=…"),
+    ("error: 403", f"{_REFUSED} --secret id=GIT_AUTH_TOKEN,env=…"),
+    ("Permission denied (", f"{_REFUSED} --ssh default"),
     (
-        ("could not read Username", "Authentication failed", "error: 401", "error: 403"),
-        "--secret id=GIT_AUTH_TOKEN,env=…",
+        "Host key verification failed",
+        "the host's key is not the one that is known; if it has a new one, correct ~/.ssh/known_hosts",
     ),
-    (("Permission denied (",), "--ssh default"),
 )
+"""What git says in some of its many lines, and what that means to who builds."""
 
 
 def _sentence(said: str) -> str:
     """The lines of git's last words that say what is wrong, as one."""
-    for words, flag in _REFUSALS:
-        if any(word in said for word in words):
-            return f"the remote refuses access; check the URL, or pass the right {flag}"
+    for words, meaning in _MEANINGS:
+        if words in said:
+            return meaning
     lines = [line.strip() for line in re.split(r"[\r\n]+", said)]
     telling = [line for line in lines if line.lower().startswith(("fatal:", "error:", "remote:", "ssh:"))]
     return "; ".join(dict.fromkeys(telling or [line for line in lines if line][-3:])) or "it said nothing"
