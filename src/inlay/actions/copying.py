@@ -230,7 +230,10 @@ class _Copier:
         fd = self._source.open(folder, name)
         try:
             content = OpenFile(fd, stat.st_size, has_holes=stat.st_blocks * 512 < stat.st_size)
-            yield entry._replace(content=content, xattrs=self._source.xattrs_of(fd))
+            xattrs = self._source.xattrs_of(fd)
+            if self._source.is_context:  # lost on the way, as with BuildKit, though they count in the digest
+                xattrs.pop("security.capability", None)
+            yield entry._replace(content=content, xattrs=xattrs)
         finally:
             os.close(fd)
 

@@ -78,7 +78,10 @@ class Step:
                 return CacheMap(await self._source.digests())
             except SolveError as error:
                 raise self._located(error) from error
-        key = cache_map(self.vertex.op, self.vertex.platform or host(), len(self.inputs))
+        try:
+            key = cache_map(self.vertex.op, self.vertex.platform or host(), len(self.inputs))
+        except SolveError as error:
+            raise self._located(error) from error
         inputs = [CacheInput(each.selector, self._content_of(each.content)) for each in key.inputs]
         return CacheMap((key.digest,), tuple(inputs))
 

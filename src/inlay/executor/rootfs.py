@@ -68,9 +68,13 @@ def make_mount_folders(root_fd: int) -> None:
     """Make what `/proc`, `/sys` and `/dev` are mounted on, where it is missing. It stays in the layer, as with
     BuildKit; runtimes would make it too, each with a mode of its own."""
     for name in ("dev", "proc", "sys"):
-        with contextlib.suppress(OSError):
-            os.mkdir(name, 0o755, dir_fd=root_fd)
-            os.chmod(name, 0o755, dir_fd=root_fd)
+        _make_plain_folder(root_fd, name)
+
+
+def _make_plain_folder(root_fd: int, path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.mkdir(path, 0o755, dir_fd=root_fd)
+        os.chmod(path, 0o755, dir_fd=root_fd)
 
 
 def home_of(root_fd: int, uid: int) -> str:
@@ -96,11 +100,18 @@ def mount_points(root_fd: int, targets: Iterable[str]) -> Iterator[None]:
     Folders on the way that were missing go too, where nothing else is in them by then, and the times of the
     folders that stay are kept, as BuildKit does for Dockerfiles (executor/stubs.go, recursive).
     """
-    missing = [path for target in targets for path in _missing_parts(root_fd, resolve(root_fd, target))]
+    missing = []
+    for target in targets:
+        parts = list(_missing_parts(root_fd, resolve(root_fd, target)))
+        missing += parts
+        for path in reversed(parts[1:]):  # else the runtime makes them, each with a mode of its own
+            _make_plain_folder(root_fd, path)
     try:
         yield
     finally:
-        for path in missing:
+        for path in sorted(
+            missing, key=lambda path: path.count("/"), reverse=True
+        ):  # those within others first
             with contextlib.suppress(OSError):
                 _remove_stub(root_fd, resolve(root_fd, path))
 

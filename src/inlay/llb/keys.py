@@ -289,6 +289,10 @@ def _file_inputs(op: FileOp, count: int) -> tuple[InputKey, ...]:
     for action in op.actions:
         for index, selector in _file_selectors(action, count):
             selectors.setdefault(index, []).append(selector)
+    if EMPTY in selectors:
+        raise SolveError(
+            "users and groups cannot be looked up by name where nothing lies below (scratch, --link); use numbers"
+        )
     for index in selectors:
         if not 0 <= index < count:
             raise SolveError(f"a file op wants input {index} of {count}")
