@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import gc
 import os
 import sys
@@ -20,6 +21,9 @@ def run() -> int:
     """Run the command line, flush what it printed, and return the exit code: after Ctrl-C 130, as shells expect."""
     from inlay.cli import run as run_command
 
+    for number in (_signal.SIGTERM, _signal.SIGHUP):
+        if _signal.getsignal(number) == _signal.SIG_DFL:  # nohup ignores one
+            _signal.signal(number, _stop)
     try:
         code = run_command(sys.argv[1:])
         sys.stdout.flush()
@@ -27,12 +31,17 @@ def run() -> int:
     except SystemExit as leaving:  # argparse's, which has printed what there is to say
         sys.stdout.flush()
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         sys.stderr.write("inlay: interrupted\n")
-        return 130
+        return 128 + stopped.args[0] if stopped.args else 130
     except BrokenPipeError:
         return 141  # whoever read our output has gone
     return code
+
+
+def _stop(number: int, _: object) -> None:
+    """End as after Ctrl-C: what runs is ended, what is half-made is removed."""
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":

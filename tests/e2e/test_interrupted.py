@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from inlay.executor.cgroup import own_group
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
-SLEEP_S = "987654"
+SLEEP_S = str(987_000_000 + os.getpid())
+"""Tells the processes of these tests from those of others."""
 
 
 @pytest.fixture
@@ -26,7 +29,8 @@ def sleeper(tmp_path: Path, base: str) -> Path:
     folder = tmp_path / "context"
     folder.mkdir()
     (folder / "Dockerfile").write_text(
-        f"FROM {base}\nRUN echo made > /made\nRUN echo begun && sleep {SLEEP_S}\n"
+        f"FROM {base}\nRUN echo made > /made\n"
+        f"RUN (setsid sleep {SLEEP_S} > /dev/null 2>&1 &) & echo begun && sleep {SLEEP_S}\n"
     )
     return folder
 
@@ -60,6 +64,15 @@ def sleeps() -> list[str]:
     return found
 
 
+def cgroups_of(pid: int) -> list[str]:
+    """The cgroups that the build with the number `pid` made."""
+    try:
+        names = os.listdir(own_group())
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name.startswith(f"inlay-{pid}-")]
+
+
 def gone(within_s: float) -> bool:
     end = time.monotonic() + within_s
     while sleeps():
@@ -70,7 +83,7 @@ def gone(within_s: float) -> bool:
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_build_leaves_no_process_mount_or_image(
     inlay: Callable[..., Any], sleeper: Path, tmp_path: Path, runtime: str, how: signal.Signals
 ) -> None:
@@ -83,19 +96,19 @@ def test_a_stopped_build_leaves_no_process_mount_or_image(
     process.stderr.read()
     process.stderr.close()
     code = process.wait(20)
-    assert code == (130 if how == signal.SIGINT else -9)
+    assert code == (-9 if how == signal.SIGKILL else 128 + how)
     assert gone(within_s=10)
+    assert how == signal.SIGKILL or cgroups_of(process.pid) == []
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
         assert str(store) not in mounts.read()
     assert not (store / "index.json").exists()
 
-    (sleeper / "Dockerfile").write_text(
-        (sleeper / "Dockerfile").read_text().replace(f"sleep {SLEEP_S}", "true")
-    )
+    (sleeper / "Dockerfile").write_text((sleeper / "Dockerfile").read_text().replace(SLEEP_S, "0"))
     done = inlay("build", "--progress", "plain", "--root", str(store), "-t", "now", str(sleeper))
     assert done.code == 0, done.err
     assert done.cached == 1  # the step that was complete
     assert os.listdir(store / "snapshots/new") == []
+    assert cgroups_of(process.pid) == []
 
 
 def test_builds_side_by_side_on_one_store(base: str, tmp_path: Path) -> None:
@@ -117,6 +130,41 @@ def test_builds_side_by_side_on_one_store(base: str, tmp_path: Path) -> None:
     outcomes = [(*build.communicate(timeout=120), build.returncode) for build in builds]
     assert [code for _, _, code in outcomes] == [0, 0, 0, 0], outcomes
     assert all(out.startswith(b"sha256:") for out, _, _ in outcomes)
+
+
+def test_killed_builds_do_no_harm_to_those_beside_them(
+    inlay: Callable[..., Any], base: str, tmp_path: Path
+) -> None:
+    store, context = tmp_path / "s", tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        f"FROM {base} AS one\nRUN head -c 3m /dev/urandom > /big && echo 1 > /x\nRUN echo 2 >> /x\n"
+        f"FROM {base}\nRUN sleep 0.1 && echo 3 > /y\nCOPY --from=one /x /big /\nRUN wc -c /big && cat /x /y > /z\n"
+    )
+    command = [sys.executable, "-m", "inlay", "build", "-q", "--root", str(store), str(context)]
+    survived = 0
+    for round_ in range(6):
+        builds = [
+            subprocess.Popen(
+                [*command, "-t", f"t{number}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            for number in range(3)
+        ]
+        time.sleep(0.1 + 0.15 * round_)
+        for doomed in builds[: 2 if round_ < 5 else 1]:
+            doomed.kill()
+        for build in builds:
+            _, errors = build.communicate(timeout=120)
+            assert build.returncode in (0, -9), errors.decode()
+            survived += build.returncode == 0
+    assert survived >= 7
+    done = inlay(
+        "build", "--root", str(store), "--progress", "plain", "-o", str(tmp_path / "out"), str(context)
+    )
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/z").read_text() == "1\n2\n3\n"
+    assert (tmp_path / "out/big").stat().st_size == 3 << 20
+    assert os.listdir(store / "snapshots/new") == []
 
 
 WRITING = """
