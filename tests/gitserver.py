@@ -67,7 +67,8 @@ class Repository:
 
 class GitServer:
     """Serves all repositories of `folder`. `requests` are the methods and paths that came; with a `password`
-    (the value of an Authorization header) nobody else is let in; `old` speaks protocol 0, `dumb` only files."""
+    (the value of an Authorization header) nobody else is let in; `old` speaks protocol 0, `dumb` only files.
+    While `gate` is cleared nothing is answered."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,6 +77,8 @@ class GitServer:
         self.password = ""
         self.moved: dict[str, str] = {}
         self.old = self.dumb = False
+        self.gate = threading.Event()
+        self.gate.set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -103,6 +106,7 @@ class GitServer:
         path, _, query = request.path.partition("?")
         body = _body(request)
         self.requests.append(f"{request.command} {path}")
+        self.gate.wait(60)
         self.authorizations.append(request.headers.get("Authorization"))
         for old, new in self.moved.items():
             if path.startswith(old):

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ class _Build:
 
     async def _load_context(self) -> None:
         """Fetch the build context where the Dockerfile is in what has to be fetched."""
-        if self.frontend.context.holds_dockerfile:
+        if self.request.context == "-" or not os.path.isdir(self.request.context):
             from inlay.presolve import load_context
 
             await load_context(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
+import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,3 +159,21 @@ def test_an_error_names_the_remote_and_the_step(
     assert done.code == 1
     assert "ADD" in done.err
     assert "/repo.git#nowhere: the repository has no ref nowhere" in done.err
+
+
+def test_a_killed_fetch_is_in_nobodys_way(
+    inlay: Callable[..., Any], server: GitServer, repository: Repository, context: Path, tmp_path: Path
+) -> None:
+    store, commit = tmp_path / "s", repository.git("rev-parse", "HEAD")
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD {server.url}/repo.git#{commit} /r\n")
+    server.gate.clear()
+    command = [sys.executable, "-m", "inlay", "build", "--root", str(store), str(context)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        while not server.requests:
+            time.sleep(0.01)
+        killed.kill()
+    threading.Timer(1, server.gate.set).start()
+    done = inlay("build", "--root", str(store), "-o", str(tmp_path / "out"), str(context))
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/r/f").read_text() == "one\n"
+    assert not list((store / "snapshots/new").iterdir())

@@ -23,6 +23,7 @@ from inlay.llb.source_keys import source_digest
 from inlay.registry.transport import Settings, Transport
 from inlay.snapshot.native import Native
 from inlay.sources import gitcli
+from inlay.sources import mirror as mirror_module
 from inlay.sources.git import Found, GitRemotes, GitSource, GitTree, choose_ref
 from inlay.sources.gitaccess import GitAccess
 from inlay.tasks import run
@@ -482,10 +483,24 @@ def test_locks_that_a_killed_git_left_do_no_harm(
     url = f"{server.url}/repo.git"
     builds.files(url)
     (mirror,) = (path for path in (builds.root / "git").iterdir() if path.is_dir())
-    for name in ("shallow.lock", "packed-refs.lock", "HEAD.lock"):
+    for name in ("shallow.lock", "packed-refs.lock", "HEAD.lock", "objects/pack/tmp_pack_abc"):
         (mirror / name).touch()
     repository.commit(f="two\n")
     assert builds.files(url)["f"] == "two\n"
+    assert not [path for path in mirror.rglob("*") if path.name.startswith("tmp_") or path.suffix == ".lock"]
+
+
+def test_many_fetches_do_not_become_many_packs(
+    builds: Builds, server: GitServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_module, "_MANY_PACKS", 2)
+    commits = [repository.commit(f=f"{number}\n") for number in range(6)]
+    for number, commit in enumerate(commits):
+        assert builds.files(f"{server.url}/repo.git", commit)["f"] == f"{number}\n"
+    assert len(list((builds.root / "git").rglob("*.pack"))) <= 4
+    server.close()
+    for number, commit in enumerate(commits):
+        assert builds.files(f"{server.url}/repo.git", commit)["f"] == f"{number}\n"
 
 
 def test_builds_side_by_side_share_a_mirror(

@@ -269,6 +269,7 @@ class GitSource:
         try:
             if not mirror.has(found.object_id):
                 mirror.fetch(found.object_id, may_search=not self.tree.fetch_by_commit)
+                mirror.tidy()
         except GitError as error:
             if not is_damage(error):
                 raise

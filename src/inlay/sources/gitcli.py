@@ -26,6 +26,7 @@ NETWORK = "http:https:git:ssh"
 """Protocols that a remote may be spoken to by."""
 QUIET_S = 60.0
 """How long git may say nothing, unless it was told to take longer."""
+_TRUST = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _OUTPUT_LIMIT = 64 << 20
 _SETTINGS = (
@@ -114,12 +115,10 @@ class Git:
         protocols: str = NETWORK,
         settings: Sequence[tuple[str, str]] = (),
         quiet_s: float = 0.0,
-        keep_fds: Sequence[int] = (),
     ) -> bytes:
         """Run `git ARGUMENTS` and return its output. Raises `GitError`, or `SourceError` where there is no git.
 
-        It is ended when it says nothing for `quiet_s` seconds (0: `QUIET_S`). `keep_fds` are locks that it
-        holds as well.
+        It is ended when it says nothing for `quiet_s` seconds (0: `QUIET_S`).
         """
         self.running.check()
         command = ["git"]
@@ -136,7 +135,6 @@ class Git:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 umask=0o022,
-                pass_fds=keep_fds,
             )
         except FileNotFoundError as error:
             raise SourceError("git is not installed (Debian package git)") from error
@@ -160,7 +158,9 @@ class Git:
             "GIT_HTTP_LOW_SPEED_LIMIT": "1",
             "GIT_HTTP_LOW_SPEED_TIME": "60",
         }
-        for name in (*_PROXIES, *(name.upper() for name in _PROXIES)):
+        if "SSL_CERT_FILE" in os.environ:  # what Python's own connections trust
+            environment["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
+        for name in (*_TRUST, *_PROXIES, *(name.upper() for name in _PROXIES)):
             if name in os.environ:
                 environment[name] = os.environ[name]
         environment |= dict(self.access.variables)

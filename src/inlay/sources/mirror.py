@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from inlay.sources.gitcli import Git
 
 FETCH_QUIET_S = 300.0
+_MANY_PACKS = 50
 _DAMAGE = (
     "bad object",
     "corrupt",
@@ -44,19 +45,16 @@ _HIDDEN = ("not our ref", "unadvertised object")
 
 
 class Mirror:
-    """The repository of one remote, while it is locked. `origin` is the setting that names the remote."""
+    """The repository of one remote, while it is locked."""
 
-    def __init__(self, path: str, lock: int, git: Git, remote: str) -> None:
+    def __init__(self, path: str, git: Git, remote: str) -> None:
         self.path = path
-        self._lock = lock
         self._git = git
         self._settings = (("remote.origin.url", remote),)
 
     def run(self, *arguments: str, quiet_s: float = 0.0) -> bytes:
         """Run git in the repository."""
-        return self._git.run(
-            *arguments, git_dir=self.path, settings=self._settings, quiet_s=quiet_s, keep_fds=(self._lock,)
-        )
+        return self._git.run(*arguments, git_dir=self.path, settings=self._settings, quiet_s=quiet_s)
 
     def begin(self, object_id: str) -> None:
         """Make sure that the repository is there, and not in the middle of something that was killed."""
@@ -64,6 +62,8 @@ class Mirror:
             for name in ("shallow.lock", "config.lock", "HEAD.lock", "packed-refs.lock", "FETCH_HEAD"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}/{name}")
+            for pack in self._packs("tmp_"):
+                os.unlink(pack)
             return
         self.reset()
         unfinished = f"{self.path}.new"
@@ -114,6 +114,16 @@ class Mirror:
         except GitError:
             raise GitError(f"no branch and no tag has {object_id}") from None
 
+    def tidy(self) -> None:
+        """Make one pack of very many."""
+        if len(self._packs("pack-")) > 2 * _MANY_PACKS:
+            self.run("repack", "-a", "-d", "-q", quiet_s=FETCH_QUIET_S)
+
+    def _packs(self, prefix: str) -> list[str]:
+        folder = f"{self.path}/objects/pack"
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return [f"{folder}/{name}" for name in names if name.startswith(prefix)]
+
     def _fetch(self, *arguments: str) -> None:
         self.run(
             "fetch", "--progress", "--no-write-fetch-head", "--force", "--no-recurse-submodules", *arguments,
@@ -137,7 +147,7 @@ def open_mirror(root: str, remote: str, git: Git, url: str) -> Iterator[Mirror]:
     lock = os.open(f"{folder}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(lock, git)
-        yield Mirror(f"{folder}/{name}", lock, git, url)
+        yield Mirror(f"{folder}/{name}", git, url)
     finally:
         os.close(lock)
 
