@@ -102,7 +102,7 @@ class _Build:
         self.exporter = Exporter(
             request, store.root, store.content, self.refs, self.places, sink, self.frontend.epoch_s
         )
-        self.index = CacheIndex(store.cache)
+        self.index = CacheIndex(store.cache if request.local_cache else None)
         self.deferred = DeferredCaches(self.index)
         self.observer = _Observer(sink)
         self.records: Export | None = None
@@ -234,7 +234,8 @@ class _Build:
             Journal(self.store.root),
             imports=self.imported,
             no_cache=self.request.no_cache,
-            blank=self.store.cache.was_empty and not any(graphs for _, graphs in self.imported),
+            blank=not any(graphs for _, graphs in self.imported)
+            and (self.store.cache.was_empty or not self.request.local_cache),
         )
         for vertex in solver.missing:
             if (step := _step(vertex)).is_instruction:

@@ -29,7 +29,7 @@ from inlay.solver.explain import (
     step_key,
     steps_on,
 )
-from inlay.solver.keys import is_random
+from inlay.solver.keys import Link, is_random
 from inlay.solver.vertex import Edge
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from inlay.journal import Journal
     from inlay.llb.keys import ContentSelector
     from inlay.solver.explain import Cause
-    from inlay.solver.keys import RecordGraph
+    from inlay.solver.keys import KeyId, RecordGraph
     from inlay.solver.solver import Solver
 
 MAX_CANDIDATES = 256
@@ -210,11 +210,9 @@ class Explainer:
     def _tell_content(self, step: Step, i: int, below: str) -> tuple[str, Sequence[Change]]:
         content, selectors = self._solver.content_of(step, i), _selectors(step)[i]
         result = self._solver.result_of(step.inputs[i])
-        note = self._journal.step(step_key(self._solver, Edge(step)))
         if content is None or selectors is None or result is None:
             return f"what it takes from {below} is in no cache", ()
-        known = dict(note.contents).get(i, ()) if note else ()
-        earlier = [self._journal.files(key) for key in known if key != content]
+        earlier = [self._journal.files(key) for key in self._cached_contents(step, i) if key != content]
         now = _listing(step.opened(result), selectors)
         nearest = _fewest_changes([listing for listing in earlier if listing is not None], now)
         if nearest is None:
@@ -223,6 +221,13 @@ class Explainer:
                 "and this store has not seen that"
             ), ()
         return f"what it takes from {below} has changed", [_told(change) for change in nearest]
+
+    def _cached_contents(self, step: Step, i: int) -> list[KeyId]:
+        """The contents of input `i` with which a cache has the step, as far as this store has seen them."""
+        key = step_key(self._solver, Edge(step))
+        note = self._journal.step(key)
+        known = dict(note.contents).get(i, ()) if note is not None else ()
+        return [each for each in known if self._solver.index.targets([Link(each, i, key)])]
 
     def _tell_source(self, step: Step, i: int) -> tuple[str, Sequence[Change]]:
         name, shown, pin = _pinned(_step(step.inputs[i]))

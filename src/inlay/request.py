@@ -63,7 +63,8 @@ class SshForward(NamedTuple):
 
 
 class BuildRequest(NamedTuple):
-    """One build. Everything has the default of `docker build`; `root` empty means the user's own store."""
+    """One build. Everything has the default of `docker build`; `root` empty means the user's own store, and
+    without `local_cache` only imported caches count."""
 
     context: str = "."
     dockerfile: str = ""
@@ -94,6 +95,7 @@ class BuildRequest(NamedTuple):
     registry_mirrors: tuple[tuple[str, str], ...] = ()
     require_cached: bool = False
     explain: bool = False
+    local_cache: bool = True
 
 
 class Change(NamedTuple):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
     from inlay.progress.events import Event
-    from inlay.progress.report import Shown
     from inlay.registry.dial import Abort
     from inlay.request import Option
     from inlay.solver.keys import RecordGraph
@@ -50,6 +49,17 @@ class Imported(NamedTuple):
     beside: Callable[[], list[RecordGraph]] | None = None
 
 
+class Found(NamedTuple):
+    """A cache, and how it is kept: `form` is `inline` (in the config of an image for `platform`), `beside`
+    (a referrer of that image), or the form of a cache manifest, `image-manifest` or `index`."""
+
+    form: str
+    manifest: Digest
+    config: Descriptor
+    graph: RecordGraph
+    platform: str = ""
+
+
 async def import_cache(option: Option, places: Places, emit: Callable[[Event], None]) -> list[Imported]:
     """What one `--cache-from` holds; nothing, and a warning, where it cannot be used."""
     return await in_thread(_import, option, places, emit)
@@ -65,7 +75,7 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
                 return [Imported(_read_config(place, *cache))]
             return [
                 Imported(graph, partial(_beside, place, manifest.digest, name, emit))
-                for manifest, graph in _inline_graphs(place, top, view)
+                for manifest, _, graph in _inline_graphs(place, top, view.warn)
             ]
     except (InlayError, OSError, ValueError, RecursionError) as error:
         from inlay.progress.events import Warned
@@ -128,20 +138,20 @@ def _read_config(place: Place, config: Descriptor, layers: Iterable[Descriptor])
 
 
 def _inline_graphs(
-    place: Place, top: Manifest | Index, view: Shown
-) -> Iterator[tuple[Manifest, RecordGraph]]:
+    place: Place, top: Manifest | Index, warn: Callable[[str], None]
+) -> Iterator[tuple[Manifest, ImageConfig, RecordGraph]]:
     """The inline caches of all images that `top` leads to, whatever their platform."""
     for manifest in _image_manifests(place, top):
         if not manifest.layers or manifest.config.media_type == CACHE_CONFIG:
             continue
         config = ImageConfig.parse(place.images.read_blob(manifest.config, CONFIG_LIMIT))
         try:
-            graph = import_inline(config, manifest.layers, place, warn=view.warn)
+            graph = import_inline(config, manifest.layers, place, warn=warn)
         except CacheError as error:
-            view.warn(str(error))
+            warn(str(error))
             continue
         if graph is not None:
-            yield manifest, graph
+            yield manifest, config, graph
 
 
 def _beside(place: Place, image: Digest, name: str, emit: Callable[[Event], None]) -> list[RecordGraph]:
@@ -174,3 +184,22 @@ def _image_manifests(place: Place, top: Manifest | Index) -> Iterator[Manifest]:
             for descriptor in manifest.manifests[:_MAX_MANIFESTS]
             if descriptor.media_type in (*MANIFESTS, *INDEXES)
         ]
+
+
+def find_caches(option: Option, places: Places, *, warn: Callable[[str], None]) -> Iterator[Found]:
+    """Read all that one `--cache-from` may use, and what lies beside it. Raises `InlayError`; of an image that
+    has other platforms `warn` is told what cannot be used."""
+    with _deadline(option) as abort:
+        place, tag = _place(option, places, abort)
+        top = place.images.fetch_manifest(tag)
+        if (cache := _cache_manifest(top)) is not None:
+            form = "image-manifest" if isinstance(top, Manifest) else "index"
+            yield Found(form, top.digest, cache[0], _read_config(place, *cache))
+            return
+        for manifest, config, graph in _inline_graphs(place, top, warn):
+            yield Found("inline", manifest.digest, manifest.config, graph, str(config.platform))
+            for descriptor in place.images.referrers(manifest.digest, CACHE_CONFIG)[-_MAX_REFERRERS:]:
+                beside = place.images.fetch_manifest(descriptor.digest)
+                if (cache := _cache_manifest(beside)) is not None:
+                    graph = _read_config(place, *cache)
+                    yield Found("beside", descriptor.digest, cache[0], graph, str(config.platform))

@@ -21,6 +21,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
 
 _COMMANDS = {
     "build": ("inlay.cli.build", "build an image from a Dockerfile"),
+    "cache": ("inlay.cli.cache", "look into a cache"),
     "image": ("inlay.cli.image", "list and delete images in the store"),
     "du": ("inlay.cli.du", "show what takes room in the store"),
     "prune": ("inlay.cli.prune", "delete build cache from the store"),

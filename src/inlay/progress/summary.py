@@ -28,13 +28,13 @@ def metadata(result: BuildResult, request: BuildRequest) -> str:
         "inlay.steps.run": result.steps_run,
         "inlay.bytes.pulled": result.bytes_pulled,
         "inlay.bytes.pushed": result.bytes_pushed,
-        "inlay.steps": [_step(step) for step in result.steps],
+        "inlay.steps": [step_fields(step) for step in result.steps],
         "inlay.warnings": list(result.warnings),
     }
     return json.dumps(document, indent=2) + "\n"
 
 
-def _step(step: StepOutcome) -> dict[str, object]:
+def step_fields(step: StepOutcome) -> dict[str, object]:
     fields: dict[str, object] = {"name": step.name, "outcome": step.outcome, "location": step.location}
     if step.explanation is not None:
         fields["reasons"] = list(step.explanation.reasons)
