@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from running import Outcome
 
@@ -322,3 +322,11 @@ def test_an_image_with_the_cache_of_other_stages_beside_it(shop: Shop) -> None:
     shop.prune("--all")
     assert not any((shop.store / "blobs/sha256").iterdir())
     assert json.loads((shop.store / "index.json").read_text())["manifests"] == []
+
+
+def test_everything_in_a_store_is_documented(shop: Shop) -> None:
+    shop.build("-t", "app:1", "--cache-to", "type=inline,mode=max")
+    described = (Path(__file__).parents[2] / "docs/format.md").read_text()
+    for name in os.listdir(shop.store):
+        stem = name.removesuffix("-wal").removesuffix("-shm")
+        assert f"`{stem}" in described, f"docs/format.md does not tell of {name}"
