@@ -80,6 +80,12 @@ def test_a_pipe_is_written_to(way: str, tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_standard_output_by_its_path_is_written_to() -> None:
+    script = "from inlay.export.newfile import NewFile\nwith NewFile('/dev/stdout') as file: file.write(b'through')"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"through"
+
+
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), NewFile(str(tmp_path)):
         pass

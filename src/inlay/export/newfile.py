@@ -27,7 +27,6 @@ class NewFile:
             if sys.stdout.isatty():
                 raise UsageError("an archive is not written to a terminal; redirect standard output")
             return sys.stdout.buffer
-        self._path = os.path.realpath(self._path)
         self._file = cast("BinaryIO", open(self._descriptor(), "wb"))
         return self._file
 
@@ -37,6 +36,7 @@ class NewFile:
                 return os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             pass
+        self._path = os.path.realpath(self._path)
         folder, name = os.path.split(self._path)
         self._hidden = f"{folder}/.{name}.{os.urandom(6).hex()}"
         try:
