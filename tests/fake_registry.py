@@ -101,6 +101,11 @@ class FakeRegistry:
         """Let `handler` answer the next `times` requests of `method` whose target has `pattern`."""
         self._faults.append([method, pattern, handler, times])
 
+    def forgive(self) -> None:
+        """Drop all faults that have not happened yet."""
+        with self._lock:
+            self._faults.clear()
+
     def put(self, data: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         self.blobs[digest] = data

@@ -1,0 +1,141 @@
+"""Builds that are killed while they push, pull or pack: nothing half-done is to be seen, and the next goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fake_registry import cut
+from inlay.layout import LayoutFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fake_registry import Exchange, FakeRegistry
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+
+@pytest.fixture
+def copier(tmp_path: Path, base: str) -> Path:
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "blob").write_bytes(os.urandom(4 << 20))
+    (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY blob /\nRUN cat /blob /blob > /twice\n")
+    return folder
+
+
+def killed_at(fake: FakeRegistry, method: str, target: str, build: list[str]) -> None:
+    """Run `build` until it asks the registry this, and kill it while it waits for the answer."""
+    asked, done = threading.Event(), threading.Event()
+
+    def wait(registry: FakeRegistry, exchange: Exchange) -> None:
+        asked.set()
+        done.wait(20)
+        exchange.close_after = True
+
+    fake.fault(method, target, wait, times=99)
+    command = [sys.executable, "-m", "inlay", *build]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert asked.wait(60)
+    finally:
+        process.kill()
+        process.wait(20)
+        done.set()
+        fake.forgive()
+
+
+def assert_whole(store: Path) -> None:
+    """Every blob is what its name says, and every image has all that it lists."""
+    for blob in (store / "blobs/sha256").glob("*"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    if (store / "index.json").exists():
+        folder = LayoutFolder(str(store))
+        for image in folder.images():
+            manifest = folder.fetch_manifest(image.digest)
+            assert all(map(folder.has_blob, (manifest.config, *manifest.layers)))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("target", ["/blobs/uploads/", "/manifests/1", "/manifests/sha256"])
+def test_a_push_that_is_killed_leaves_no_image_and_the_next_one_is_whole(
+    inlay: Callable[..., Any], fake: FakeRegistry, copier: Path, tmp_path: Path, target: str
+) -> None:
+    with (copier / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write("FROM scratch\nCOPY --from=0 /twice /\n")
+    build = ["build", "-q", "--root", str(tmp_path / "s"), "-t", f"{fake.host}/app:1", "--push", str(copier)]
+    build += ["--cache-to", "type=inline,mode=max"]
+    killed_at(fake, "PUT", target, build)
+    # Pushed by digest, after the image, is the cache beside it.
+    assert ("app:1" in fake.manifests) == (target == "/manifests/sha256")
+    assert_whole(tmp_path / "s")
+    done = inlay(*build)
+    assert done.code == 0, done.err
+    manifest = json.loads(fake.manifests["app:1"][1])
+    assert all(layer["digest"] in fake.blobs for layer in manifest["layers"])
+
+
+def test_a_pull_that_is_killed_goes_on_later(
+    inlay: Callable[..., Any], fake: FakeRegistry, copier: Path, tmp_path: Path
+) -> None:
+    ref = f"{fake.host}/app:1"
+    push = ("build", "-q", "--root", str(tmp_path / "one"), "-t", ref, "--push", "--cache-to", "type=inline")
+    assert inlay(*push, str(copier)).code == 0
+    pull = [
+        "build",
+        "--progress",
+        "plain",
+        "--root",
+        str(tmp_path / "two"),
+        "-t",
+        "x",
+        "--cache-from",
+        ref,
+        str(copier),
+    ]
+    # The layer is wanted unpacked, for another step.
+    (copier / "Dockerfile").write_text((copier / "Dockerfile").read_text().replace("/twice", "/two"))
+    copied = json.loads(fake.manifests["app:1"][1])["layers"][1]["digest"]
+    fake.fault("GET", f"/blobs/{copied}", cut(after=2_000_000))
+    killed_at(fake, "GET", f"/blobs/{copied}", pull)
+    assert_whole(tmp_path / "two")
+    assert not (tmp_path / "two/index.json").exists()
+    done = inlay(*pull)
+    assert done.code == 0, done.err
+    assert " 1 run · " in done.err.splitlines()[-1]
+    assert_whole(tmp_path / "two")
+    asked = [each for each in fake.requests if each.method == "GET" and each.target.endswith(copied)]
+    assert asked[-1].headers.get("range") == "bytes=2000000-"
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.15, 0.3])
+def test_packing_that_is_killed_makes_no_blob(
+    inlay: Callable[..., Any], copier: Path, tmp_path: Path, delay_s: float
+) -> None:
+    store, out = tmp_path / "s", tmp_path / "out.tar"
+    build = ["build", "--progress", "plain", "--root", str(store), "-o", f"type=oci,dest={out}", str(copier)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inlay", *build], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"exporting to oci image format" in line:
+            break
+    time.sleep(delay_s)
+    process.kill()
+    process.stderr.close()
+    process.wait(20)
+    assert_whole(store)
+    assert not out.exists() or process.returncode == 0 or subprocess.run(["tar", "tf", out], check=True)
+    done = inlay(*build)
+    assert done.code == 0, done.err
+    assert_whole(store)
