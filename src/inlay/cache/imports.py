@@ -75,7 +75,9 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
                 return [Imported(_read_config(place, *cache))]
             return [
                 Imported(graph, partial(_beside, place, manifest.digest, name, emit))
-                for manifest, _, graph in _inline_graphs(place, top, view.warn)
+                for manifest, _, graph in _inline_graphs(
+                    place, top, lambda said: view.warn(f"cache {name} is not used: {said}")
+                )
             ]
     except (InlayError, OSError, ValueError, RecursionError) as error:
         from inlay.progress.events import Warned

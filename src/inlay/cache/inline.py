@@ -89,9 +89,11 @@ def _field(config: ImageConfig) -> bytes | None:
     field = config.fields.get(INLINE_CACHE) or config.fields.get(INLINE_CACHE_PROPOSED)
     if field is None:
         return None
+    if not isinstance(field, str):
+        raise CacheError(f"the inline cache of the image is not base64 but {field!r:.60}")
     try:
         return binascii.a2b_base64(field.replace("\r", "").replace("\n", ""), strict_mode=True)
-    except (AttributeError, ValueError) as error:
+    except ValueError as error:
         raise CacheError(f"the inline cache of the image is not base64: {error}") from error
 
 
