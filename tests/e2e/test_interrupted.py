@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import signal
@@ -76,6 +77,16 @@ def cgroups_of(pid: int) -> list[str]:
 def gone(within_s: float) -> bool:
     end = time.monotonic() + within_s
     while sleeps():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def no_cgroup_of(pid: int, within_s: float) -> bool:
+    """Whether the cgroups that the build `pid` made for its steps are gone."""
+    end = time.monotonic() + within_s
+    while glob.glob(f"/sys/fs/cgroup/**/inlay-{pid}-*", recursive=True):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)

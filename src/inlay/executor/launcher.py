@@ -112,7 +112,7 @@ class Launcher:
                 self._control.close()
                 self._control = None
                 os.waitpid(self._pid, 0)
-                for group in (self._group, self._group + cgroup.TRUSTED):
+                for group in (self._group, self._group + cgroup.TRUSTED):  # if somebody killed the zygote
                     cgroup.remove_group(group)
 
 

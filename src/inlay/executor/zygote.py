@@ -87,9 +87,16 @@ class _Steps:
         if self.by_fd.pop(fd, None) is not None:
             self.poll.unregister(fd)
 
-    def kill(self) -> None:
-        for _, pidfd, _ in set(self.by_fd.values()):
+    def end(self) -> None:
+        """Kill all steps, wait for that, and take the cgroups away: nobody else would if the build was killed."""
+        steps = set(self.by_fd.values())
+        for _, pidfd, _ in steps:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pid, _, _ in steps:
+            os.waitpid(pid, 0)
+        group = os.environ["INLAY_CGROUP"]
+        for name in (group, group + cgroup.TRUSTED) if group else ():
+            cgroup.remove_group(name)
 
 
 class _Groups:
@@ -184,6 +191,6 @@ def main() -> None:
                 continue
             fds, filtered = _receive(control)
             if not fds:
-                running.kill()
+                running.end()
                 return
             running.start(fds, filtered=filtered)
