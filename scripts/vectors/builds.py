@@ -21,6 +21,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vectors.servers import RECORDED_SERVER, serve
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -83,9 +85,14 @@ class RecordedBuild:
         self._work = work
         self._facts = json.loads((folder / "build.json").read_text())
         self._newest_input_s = 0.0
+        self._server = ""
 
     def build(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Build it with `inlay build`; the cache goes to `work/cache`, all of it."""
+        with serve(self._folder, self._work) as self._server:
+            return self._build(*flags)
+
+    def _build(self, *flags: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "inlay", "build", "--progress", "plain"]
         return subprocess.run(
             [
@@ -121,10 +128,15 @@ class RecordedBuild:
         return [*arguments, "--local", local[0], "--local", local[1]]
 
     def _dockerfile(self) -> Path:
-        text = (self._folder / "Dockerfile").read_bytes()
+        text = (self._folder / "Dockerfile").read_text()
         path = self._work / "Dockerfile"
-        path.write_bytes(text.replace(RECORDED_HOST.encode(), self._bases.host.encode()))
+        path.write_text(self._relocated(text))
         return path
+
+    def _relocated(self, text: str) -> str:
+        """`text` with this machine's servers in the place of the recorded ones."""
+        text = text.replace(RECORDED_HOST, self._bases.host)
+        return text.replace(RECORDED_SERVER, self._server) if self._server else text
 
     def _arguments(self) -> Iterator[str]:
         arguments = iter(self._facts["args"])
@@ -139,7 +151,7 @@ class RecordedBuild:
 
     def _option(self, name: str, value: str) -> Iterator[str]:
         kind, _, rest = name.partition(":")
-        value = value.replace(RECORDED_HOST, self._bases.host)
+        value = self._relocated(value)
         if kind == "context":
             if value.startswith("local:"):
                 value = str(self._context("ctx-" + value[6:]))
@@ -164,7 +176,7 @@ class RecordedBuild:
             options = ["-p", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
             subprocess.run(["tar", "-xf", archive, "-C", folder, *options], check=True)
             with tarfile.open(archive) as members:
-                self._newest_input_s = max(self._newest_input_s, *(member.mtime for member in members))
+                self._newest_input_s = max([self._newest_input_s, *(member.mtime for member in members)])
             for entry in self._facts.get("sockets_not_in_tar", ()):
                 _make_socket(folder / entry["path"], int(entry["mode"], 8), self._newest_input_s)
         return folder
@@ -260,6 +272,8 @@ def _chain_differences(theirs: Chain, ours: Chain, times: Times) -> Iterator[str
         if recorded is None or made is None:
             continue
         for name in sorted(recorded.keys() | made.keys()):
+            if "/.git/" in f"/{name}/":
+                continue  # a repository that was kept: its index and logs tell times, its tags what else was fetched
             before, after = recorded.get(name), made.get(name)
             if before is None or after is None or before[1:] != after[1:]:
                 yield f"layer {number}, {name}: recorded {before}, made {after}"
