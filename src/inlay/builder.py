@@ -61,11 +61,16 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
 
     with Store(request.root, warn=warn) as store:
         try:
-            return run(_Build(request, outputs, store, sink).run())
+            result = run(_Build(request, outputs, store, sink).run())
         except BrokenPipeError:
             raise  # nobody listens to `sink` any more
         except OSError as error:
             raise SolveError(f"{store.root}: {system_error(error)}") from error
+        if result.steps_run:
+            from inlay.pruning import prune_to_policy
+
+            prune_to_policy(store, warn=warn)
+        return result
 
 
 class _Build:

@@ -19,6 +19,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import REF_NAME
 from inlay.oci.referrers import is_referrers_tag, referrers_tag
 from inlay.reference import parse as parse_reference
+from inlay.request import parse_age
 from inlay.usage import (
     CACHE_MOUNT,
     GIT,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from inlay.store import Store
     from inlay.usage import Item
 
+KEEP_S = 60 * 24 * 3600.0
+"""What no build has used for so long goes by itself; `INLAY_KEEP` is another duration, 0 is for ever."""
+PRUNE_EVERY_S = 24 * 3600.0
 FORGET_AFTER_S = 90 * 24 * 3600.0
 """Notes that no build has touched for so long go with every prune."""
 
@@ -117,13 +121,38 @@ def prune(
     return pruning.doomed
 
 
+def prune_to_policy(store: Store, *, warn: Callable[[str], None]) -> None:
+    """Once a day, and only while no build runs: delete what was not used for `KEEP_S`. Never waits or fails."""
+    import sqlite3
+
+    keep = os.environ.get("INLAY_KEEP", "")
+    try:
+        keep_s = KEEP_S if not keep else 0.0 if keep == "0" else parse_age(keep, "INLAY_KEEP")
+        if not keep_s or not _is_due(f"{store.root}/pruned"):
+            return
+        with store.alone(wait=False) as alone:
+            if alone:
+                os.utime(f"{store.root}/pruned")
+                _Pruning(store, Policy(unused_for_s=keep_s), sized=False).carry_out(warn)
+    except (OSError, sqlite3.Error, UsageError) as error:
+        warn(f"{store.root} was not pruned: {error}")
+
+
+def _is_due(stamp: str) -> bool:
+    try:
+        return os.stat(stamp).st_mtime < time.time() - PRUNE_EVERY_S
+    except FileNotFoundError:
+        with open(stamp, "w"):
+            return False  # a new store
+
+
 class _Pruning:
     """What goes and what stays; then, with no build about, the deed."""
 
-    def __init__(self, store: Store, policy: Policy) -> None:
+    def __init__(self, store: Store, policy: Policy, *, sized: bool = True) -> None:
         self._store = store
         self._everything = policy == Policy(everything=True)
-        self._survey = survey = Survey(store)
+        self._survey = survey = Survey(store, sized=sized)
         chosen = choose(survey, policy, time.time())
         doomed = set(survey.rows) if self._everything else {each.id for each in chosen} & survey.rows.keys()
         before = survey.living_layers(survey.living_trees())

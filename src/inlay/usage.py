@@ -86,9 +86,12 @@ class Directory(NamedTuple):
 
 
 class Survey:
-    """Everything in a store, as it was when it was looked at. Blocks for as long as it takes to look."""
+    """Everything in a store, as it was when it was looked at. Blocks for as long as it takes to look.
 
-    def __init__(self, store: Store) -> None:
+    Not `sized`, all directories seem empty: finding out what they hold takes the most time.
+    """
+
+    def __init__(self, store: Store, *, sized: bool = True) -> None:
         self.rows = {row.key: row for row in _layer_rows(store.layers)}
         self.trees = _tree_rows(store.layers)
         self.results = store.cache.results()
@@ -96,13 +99,13 @@ class Survey:
         self.images = _images(store)
         self.held = frozenset(digest for image in self.images for digest in image.digests)
         """Blobs of images that have a name."""
-        self.directories = _directories(store.root)
+        self.directories = _directories(store.root, sized=sized)
         self.downloaded = _downloaded(store.root)
         found = [
             *_image_items(self.images, self.blobs),
             *self._layers(),
             *self._leftovers(),
-            *_folders(store.root),
+            *_folders(store.root, sized=sized),
         ]
         self.items = sorted(found, key=lambda item: (KINDS.index(item.kind), -item.size, item.id))
         """All items; those of one kind by size, largest first."""
@@ -319,14 +322,14 @@ def named_images(store: Store) -> list[Item]:
     return sorted(found, key=lambda item: item.id)
 
 
-def _directories(root: str) -> dict[str, Directory]:
+def _directories(root: str, *, sized: bool) -> dict[str, Directory]:
     found = {}
     for base in tree_roots(root):
         dirs = LayerDirs(f"{base}/snapshots")
         for name in dirs.layers():
             try:
                 used = os.stat(f"{dirs.root}/{name}").st_mtime
-                found[name] = Directory(dirs, dirs.usage(name).size, used)
+                found[name] = Directory(dirs, dirs.usage(name).size if sized else 0, used)
             except OSError:
                 found[name] = Directory(dirs, 0, 0.0)
     return found
@@ -344,29 +347,32 @@ def _downloaded(root: str) -> dict[str, str]:
     return found
 
 
-def _folders(root: str) -> Iterator[Item]:
+def _folders(root: str, *, sized: bool) -> Iterator[Item]:
     """What has a folder of its own: cache mounts, git repositories, what was learned, half-made files."""
+    size_of = folder_size if sized else _unknown
     for base in tree_roots(root):
         for cache in cache_folders(base):
-            yield Item(CACHE_MOUNT, cache.folder, folder_size(cache.folder), cache.used, cache.id)
+            yield Item(CACHE_MOUNT, cache.folder, size_of(cache.folder), cache.used, cache.id)
     for path in glob.glob(f"{glob.escape(root)}/git/*"):
         if os.path.isdir(path):
-            yield Item(GIT, path, folder_size(path), _changed(path, f"{path}.lock"), "git repository")
+            yield Item(GIT, path, size_of(path), _changed(path, f"{path}.lock"), "git repository")
     for name, what in (
         ("memory", "digests of files"),
         ("journal", "what steps were"),
         ("http", "validators"),
     ):
         if os.path.isdir(f"{root}/{name}"):
-            yield Item(
-                MEMORY, f"{root}/{name}", folder_size(f"{root}/{name}"), _changed(f"{root}/{name}"), what
-            )
+            yield Item(MEMORY, f"{root}/{name}", size_of(f"{root}/{name}"), _changed(f"{root}/{name}"), what)
     for base in tree_roots(root):
         merged = f"{base}/snapshots/merged"
         if os.path.isdir(merged) and os.listdir(merged):
-            yield Item(LAYER, merged, folder_size(merged), _changed(merged), "layers copied into one tree")
+            yield Item(LAYER, merged, size_of(merged), _changed(merged), "layers copied into one tree")
     for path in glob.glob(f"{glob.escape(root)}/ingest/*"):
-        yield Item(LEFTOVER, path, folder_size(path), _changed(path), "unfinished download")
+        yield Item(LEFTOVER, path, size_of(path), _changed(path), "unfinished download")
+
+
+def _unknown(path: str) -> int:
+    return 0
 
 
 def _changed(*paths: str) -> float:

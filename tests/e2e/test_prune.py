@@ -324,6 +324,41 @@ def test_an_image_with_the_cache_of_other_stages_beside_it(shop: Shop) -> None:
     assert json.loads((shop.store / "index.json").read_text())["manifests"] == []
 
 
+def test_once_a_day_what_was_not_used_for_two_months_goes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build()
+    shop.age(70)
+    (mount,) = (shop.store / "mounts").iterdir()
+    os.utime(mount / "lock", (1, 1))
+    before = shop.kinds()["layer"]
+    shop.edit("second")
+    shop.build("--no-cache-filter", "tools")  # uses the base, and the cache mount
+    assert shop.kinds()["layer"] > before  # it is not yet a day since the store was made
+    stamp = shop.store / "pruned"
+    os.utime(stamp, (1, 1))
+    monkeypatch.setenv("INLAY_KEEP", "0")
+    shop.edit("third")
+    shop.build()
+    assert stamp.stat().st_mtime == 1
+    monkeypatch.setenv("INLAY_KEEP", "90d")
+    shop.edit("fourth")
+    shop.build()
+    assert stamp.stat().st_mtime > 1
+    assert shop.kinds()["layer"] > before
+    os.utime(stamp, (1, 1))
+    monkeypatch.delenv("INLAY_KEEP")
+    assert shop.build() == []
+    assert stamp.stat().st_mtime == 1  # nothing ran, so there is no time to lose
+    shop.edit("fifth")
+    shop.build()
+    old = [item for item in shop.items() if item["used"] < time.time() - 86400]
+    assert old == []
+    assert shop.kinds()["cachemount"] == 1
+    shop.edit("fourth")
+    assert shop.build() == []
+
+
 def test_everything_in_a_store_is_documented(shop: Shop) -> None:
     shop.build("-t", "app:1", "--cache-to", "type=inline,mode=max")
     described = (Path(__file__).parents[2] / "docs/format.md").read_text()
