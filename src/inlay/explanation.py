@@ -31,6 +31,7 @@ from inlay.solver.explain import (
 )
 from inlay.solver.keys import Link, is_random
 from inlay.solver.vertex import Edge
+from inlay.sources.http import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,9 +113,12 @@ def _selectors(step: Step) -> list[tuple[ContentSelector, ...] | None]:
 
 def _pinned(step: Step) -> tuple[str, str, str]:
     """The name of a source for its platform, how it is shown, and what it is pinned to if that shows."""
-    assert isinstance(step.vertex.op, SourceOp)
-    shown, _, pin = step.vertex.op.identifier.partition("://")[2].partition("@")
-    return f"{step.vertex.op.scheme} {shown} {step.vertex.platform or host()}", shown, pin
+    op = step.vertex.op
+    assert isinstance(op, SourceOp)
+    shown, pin = shown_url(op.identifier), ""
+    if op.scheme in ("docker-image", "oci-layout"):
+        shown, _, pin = op.identifier.partition("://")[2].partition("@")
+    return f"{op.scheme} {shown} {step.vertex.platform or host()}", shown, pin
 
 
 # -- explaining --------------------------------------------------------------------------------------------
