@@ -273,6 +273,8 @@ def _name_of(step: Step, i: int) -> str:
     below = _step(step.inputs[i])
     op = below.vertex.op
     if not isinstance(op, SourceOp):
+        if not below.vertex.name:
+            return "the build context"  # unpacked: no instruction stands for it
         label, bracket, _ = below.vertex.name.partition("] ")
         return label + "]" if bracket else label
     if op.scheme == "local":

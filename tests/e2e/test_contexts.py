@@ -190,6 +190,13 @@ def test_an_archive_on_standard_input(build: Callable[..., Any], tmp_path: Path,
     assert steps_cached(named) == 2, named.err
 
 
+def test_a_change_in_an_archive_is_explained_by_its_file(build: Callable[..., Any]) -> None:
+    assert build("-", stdin=tar(Dockerfile=DOCKERFILE, f="one\n")).code == 0
+    done = build("--explain", "-", stdin=tar(Dockerfile=DOCKERFILE, f="two\n"))
+    assert "what it takes from the build context has changed" in done.err
+    assert "~ f: content" in done.err
+
+
 def test_a_dockerfile_on_standard_input_has_an_empty_context(
     build: Callable[..., Any], tmp_path: Path
 ) -> None:
