@@ -8,18 +8,20 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from fake_registry import FakeRegistry
 from recorded_builds import bases, recordings  # noqa: F401 - fixtures
+from ordinary import User
 from running import Outcome, run_inlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 USER, PASSWORD = "builder", "s3cret-word"
 _HTPASSWD = "builder:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQMW\n"
@@ -154,3 +156,21 @@ def base(rootfs: Path, docker_registry: RunningRegistry, tmp_path_factory: pytes
     )
     assert done.code == 0, done.err
     return reference
+
+
+@pytest.fixture
+def users() -> Iterator[Callable[..., User]]:
+    """Makes ordinary users: `users()`, `users(ids=0)`."""
+    missing = [name for name in ("newuidmap", "setpriv", "unshare") if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"needs root to make a user{', and ' + ', '.join(missing) if missing else ''}")
+    with tempfile.TemporaryDirectory(prefix="inlay-user-") as folder:
+        os.chmod(folder, 0o755)
+        made = iter(range(100))
+
+        def make(**options: int) -> User:
+            place = Path(folder) / str(next(made))
+            place.mkdir()
+            return User(place, **options)
+
+        yield make

@@ -100,7 +100,7 @@ class _Build:
             self.refs,
             make_executor=self._executor,
             secrets=self.secrets,
-            cache_mounts=CacheMounts(store.root, self.refs),
+            cache_mounts=CacheMounts(store.trees, self.refs),
             emit=sink,
             clock=self._clock,
         )

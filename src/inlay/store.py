@@ -3,6 +3,7 @@
 root/oci-layout, index.json     images by name: the root is an OCI layout, which skopeo reads
 root/blobs, ingest              blobs, whole and on their way in
 root/snapshots                  layers as directories
+root/ids-<maps>/…               snapshots and mounts for builds in a user namespace, by its maps of ids
 root/cache.db                   keys and records of steps
 root/layers.db                  where each layer is
 root/http                       which downloads are here, and how to ask whether they have changed
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from inlay.content import ContentStore
 from inlay.errors import UsageError
+from inlay.rootless import mapping_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -155,11 +157,17 @@ class Store:
             self._cache = Database(f"{self.root}/cache.db", warn=self._warn)
         return self._cache
 
+    @property
+    def trees(self) -> str:
+        """The folder of all that has owners: those that this process sees are right for it alone."""
+        name = mapping_name()
+        return f"{self.root}/ids-{name}" if name else self.root
+
     def snapshotter(self) -> Snapshotter:
         if self._snapshotter is None:
             from inlay.snapshot.choose import choose_snapshotter
 
-            self._snapshotter = choose_snapshotter(f"{self.root}/snapshots", warn=self._warn)
+            self._snapshotter = choose_snapshotter(f"{self.trees}/snapshots", warn=self._warn)
         return self._snapshotter
 
 

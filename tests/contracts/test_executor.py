@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root; tests/executor/test_rootless.py covers users"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox-static"),
 ]
 
@@ -383,7 +383,7 @@ def test_network_host_is_the_hosts(executor: Executor, rootfs: int) -> None:
             with server.accept()[0] as connection:
                 connection.send(b"hello")
 
-        greeter = threading.Thread(target=greet)
+        greeter = threading.Thread(target=greet, daemon=True)
         greeter.start()
         port = server.getsockname()[1]
         assert shell(executor, rootfs, f"nc -w 5 127.0.0.1 {port}", network="host").stdout == "hello"

@@ -90,7 +90,7 @@ def perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], pat
             target.carry_out(plan_action(action.action, target, source=source, owner=owner))
 
 
-def copy_tree(source: Tree, path: str) -> None:
-    """Copy all of `source` into the folder `path`."""
+def copy_tree(source: Tree, path: str, *, owner: tuple[int, int] | None = None) -> None:
+    """Copy all of `source` into the folder `path`. With `owner` (uid, gid) it all belongs to that one."""
     with WritableTree.at(path) as target:
-        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True)))
+        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True, owner=owner)))

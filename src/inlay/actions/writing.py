@@ -15,6 +15,7 @@ from inlay.archive.rooted import remove_tree
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
+from inlay.rootless import change_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -146,7 +147,7 @@ class WritableTree:
             elif content is not None:
                 content.copy_to(fd)
             if entry.owner is not None:
-                os.fchown(fd, *entry.owner)
+                change_owner(fd, *entry.owner, name=entry.path)
             if entry.mode is not None:
                 os.fchmod(fd, entry.mode & 0o7777)
             if entry.times is not None:
@@ -204,7 +205,7 @@ class WritableTree:
     def _finish(self, entry: PlannedEntry, name: str, here: int) -> None:
         """Give what was made by name its owner, mode, times and extended attributes."""
         if entry.owner is not None:
-            os.chown(name, *entry.owner, dir_fd=here, follow_symlinks=False)
+            change_owner(name, *entry.owner, name=entry.path, dir_fd=here)
         if entry.mode is not None and entry.kind != SYMLINK:
             os.chmod(name, entry.mode & 0o7777, dir_fd=here)
         if entry.times is not None:
@@ -215,7 +216,7 @@ class WritableTree:
     def _finish_folder(self, entry: PlannedEntry) -> None:
         fd = self._folder(entry.path)
         if entry.owner is not None:
-            os.fchown(fd, *entry.owner)
+            change_owner(fd, *entry.owner, name=entry.path)
         if entry.mode is not None:
             os.fchmod(fd, entry.mode)
         if entry.xattrs:

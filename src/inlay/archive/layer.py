@@ -18,8 +18,9 @@ from inlay.archive.rooted import open_folder, open_in_root, remove_tree
 from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest
-from inlay.errors import ContentError, UnsafeArchive
+from inlay.errors import ContentError, SolveError, UnsafeArchive
 from inlay.namedtuple import NamedTuple
+from inlay.rootless import change_owner, in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -162,12 +163,6 @@ def _inherit(target_fd: int, path: bytes, parent_fds: Sequence[int]) -> None:
             return
         finally:
             os.close(fd)
-
-
-def in_user_namespace() -> bool:
-    """Whether this process sees other user ids than the system at large."""
-    with open("/proc/self/uid_map", "rb") as uid_map:
-        return uid_map.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def clean_name(name: bytes) -> bytes:
@@ -386,15 +381,9 @@ class _Unpacker:
             return
         uid, gid = self._owner or (entry.uid, entry.gid)
         try:
-            if isinstance(target, int):
-                os.fchown(target, uid, gid)
-            else:
-                os.chown(target, uid, gid, dir_fd=self._parent, follow_symlinks=False)
-        except (OSError, OverflowError) as error:
-            raise ContentError(
-                f"{os.fsdecode(entry.name)} cannot be given to {uid}:{gid}: {error}; in a user namespace only"
-                " ids from /etc/subuid and /etc/subgid can be used"
-            ) from error
+            change_owner(target, uid, gid, name=entry.name, dir_fd=self._parent)
+        except SolveError as error:
+            raise ContentError(error.message) from error
 
     def _enter(self, folder: bytes) -> None:
         """Have the parent `folder` open, making what is missing of it."""

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from inlay import rootless
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
@@ -186,15 +187,20 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
+    entry = rootless.enter()
     call = "check" if arguments.check else arguments.call
     if call != "build":
         from inlay.calls import call_frontend
 
+        if entry is not None:
+            entry.wait()
         text, clean = call_frontend(request, call)
         sys.stdout.write(text)
         return 0 if clean else EXIT_FAILED
     from inlay.builder import NotCached, build
 
+    if entry is not None:
+        entry.wait()
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
     try:
         result = build(request, sink)

@@ -31,6 +31,7 @@ def run(
     mounts: list[StagedMount],
     insecure: bool,
     config: bytes,
+    config_without_proc: bytes,
     command: list[str],
     log: int,
     pids_limit: int,
@@ -38,8 +39,9 @@ def run(
 ) -> NoReturn:
     """Make the bundle over `folder`, an empty folder, and become the runtime; returns only by raising.
 
-    The bundle holds `config.json`, `rootfs`, `dev`, and `m0`, `m1`, … for `mounts`, whose targets are in
-    `config`. The runtime's log goes to descriptor `log` of `fds`.
+    The bundle holds `config.json`, `rootfs`, `dev`, `sys`, and `m0`, `m1`, … for `mounts`, whose targets are
+    in `config`; `config_without_proc` is used where no new `/proc` can be mounted. The runtime's log goes to
+    descriptor `log` of `fds`.
     """
     sandbox.be_first_process()
     if guard.attributes and not keeps_nodev and not insecure:
@@ -63,11 +65,15 @@ def run(
     dev = linux.new_mount("tmpfs", defaults.DEV_OPTIONS, linux.MOUNT_ATTR_NOSUID | attributes)
     staging.attach(dev, f"{folder}/dev")
     staging.fill_dev(f"{folder}/dev", devices)
-    linux.mount("proc", "/proc", "proc")
-    sandbox.limit_pids(pids_limit)
+    staging.attach(sandbox.new_sys(readonly=not insecure), f"{folder}/sys")
+    proc, is_own = sandbox.new_proc()
+    if is_own:
+        linux.move_mount(proc, "/proc")
+        sandbox.limit_pids(pids_limit)
+    os.close(proc)
     _show_own_cgroups()
     with open(f"{folder}/config.json", "wb") as file:
-        file.write(config)
+        file.write(config if is_own else config_without_proc)
     _become_runtime(folder, command, fds, log)
 
 

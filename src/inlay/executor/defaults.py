@@ -5,6 +5,8 @@ BuildKit: executor/oci/spec_linux.go and containerd's default spec, which it sta
 
 from __future__ import annotations
 
+from inlay.rootless import is_among, mapped_groups
+
 _CAPABILITIES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
     "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
@@ -65,7 +67,14 @@ DEVICE_LINKS = {
 }
 
 DEV_OPTIONS = (("mode", "755"), ("size", "65536k"))
-PTS_OPTIONS = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5"))
+_TTY_GROUP = 5
+PTS_OPTIONS = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"))
+
+
+def pts_options() -> tuple[tuple[str, str], ...]:
+    """The options of `/dev/pts`, without its group where that does not exist for this process."""
+    exists = is_among(_TTY_GROUP, mapped_groups())
+    return (*PTS_OPTIONS, ("gid", str(_TTY_GROUP))) if exists else PTS_OPTIONS
 
 
 def capability_mask(names: list[str]) -> int:

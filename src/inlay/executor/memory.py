@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from inlay.executor import linux
 from inlay.namedtuple import NamedTuple
+from inlay.rootless import change_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,5 +49,5 @@ def _write(mount_fd: int, file: MemoryFile) -> None:
         rest = memoryview(file.content)
         while rest:
             rest = rest[stream.write(rest) :]
-        os.fchown(fd, file.uid, file.gid)
+        change_owner(fd, file.uid, file.gid, name=file.name)
         os.fchmod(fd, file.mode)

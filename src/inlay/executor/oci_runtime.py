@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from inlay.errors import SolveError
 from inlay.executor import defaults, linux, seccomp
@@ -107,14 +107,14 @@ class OCIRuntimeExecutor:
             "--log=/proc/self/fd/3",
             "--log-format=json",
         ]
+        config = runtime_spec(spec, step, self._folder, takes_filter=self._takes_filter)
         return {
             "folder": self._folder,
             "rootfs": step.rootfs,
             "mounts": step.mounts,
             "insecure": spec.security == "insecure",
-            "config": json.dumps(
-                runtime_spec(spec, step, self._folder, takes_filter=self._takes_filter)
-            ).encode(errors="surrogateescape"),
+            "config": json.dumps(config).encode(errors="surrogateescape"),
+            "config_without_proc": json.dumps(_showing_outer_proc(config)).encode(errors="surrogateescape"),
             "command": [
                 *command,
                 *_OPTIONS.get(self.name, []),
@@ -133,7 +133,8 @@ def runtime_spec(spec: ProcessSpec, step: Step, folder: str, *, takes_filter: bo
 
     `takes_filter` says that the runtime takes the seccomp filter ready made, as crun does.
 
-    BuildKit: executor/oci/spec.go. The bundle has `/dev` ready, without what depends on the namespaces.
+    BuildKit: executor/oci/spec.go. The bundle has `/dev` ready, without what depends on the namespaces, and
+    `/sys`: only who owns the network namespace may make one, which for its own the runtime does.
     """
     insecure = spec.security == "insecure"
     machine = os.uname().machine
@@ -195,14 +196,16 @@ def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> li
 
     access = "rw" if insecure else "ro"
     devices = [] if insecure else ["nodev"]
-    pts = [f"{key}={value}" if value else key for key, value in defaults.PTS_OPTIONS]
+    pts = [f"{key}={value}" if value else key for key, value in defaults.pts_options()]
     return [
         mount("/proc", "proc", _NOTHING_BUT_DATA),
         mount("/dev", "bind", ["rbind", "nosuid"], f"{folder}/dev"),
         mount("/dev/pts", "devpts", ["nosuid", "noexec", *pts]),
         mount("/dev/shm", "tmpfs", [*_NOTHING_BUT_DATA, "mode=1777", f"size={spec.shm_size}"], "shm"),
         mount("/dev/mqueue", "mqueue", _NOTHING_BUT_DATA),
-        mount("/sys", "sysfs", [*_NOTHING_BUT_DATA, access]),
+        mount("/sys", "sysfs", [*_NOTHING_BUT_DATA, access])
+        if spec.network == "none"
+        else mount("/sys", "bind", ["rbind", *_NOTHING_BUT_DATA, access], f"{folder}/sys"),
         mount("/sys/fs/cgroup", "cgroup", [*_NOTHING_BUT_DATA, access]),
         *(
             mount(target, "bind", ["rbind", *_flags(attributes), *devices], f"{folder}/m{position}")
@@ -215,6 +218,13 @@ def _flags(attributes: int) -> list[str]:
     """MOUNT_ATTR_* in the words of the runtime spec: what it is not told, a runtime may take away."""
     words = [word for word, flag in _ATTRIBUTES.items() if attributes & flag]
     return words if "ro" in words else ["rw", *words]
+
+
+def _showing_outer_proc(config: dict[str, object]) -> dict[str, object]:
+    """`config` with the runtime's `/proc` in the container, for where no new one can be mounted."""
+    proc = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}
+    mounts = cast("list[dict[str, object]]", config["mounts"])
+    return {**config, "mounts": [proc if each["destination"] == "/proc" else each for each in mounts]}
 
 
 def _logged_error(log: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
 from inlay.executor import linux
+from inlay.rootless import change_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,7 +62,7 @@ def make_folder(root_fd: int, path: str, uid: int, gid: int) -> None:
         except FileExistsError:
             continue
         os.chmod(made, 0o755, dir_fd=root_fd)
-        os.chown(made, uid, gid, dir_fd=root_fd)
+        change_owner(made, uid, gid, name=made, dir_fd=root_fd)
 
 
 def make_mount_folders(root_fd: int) -> None:

@@ -14,6 +14,7 @@ import signal
 import stat
 
 from inlay.executor import defaults, linux, staging
+from inlay.rootless import may_set_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def run(
     if own_network:
         linux.raise_loopback()
     linux.set_hostname(hostname)
-    files.build()
-    limit_pids(pids_limit)
+    limits_pids = files.build()
+    if limits_pids:
+        limit_pids(pids_limit)
     files.protect()
     return run_program(fds[0], fds[1], report, **program)  # type: ignore[arg-type]
 
@@ -112,11 +114,14 @@ class View:
         self._readonly = readonly_rootfs
         self._shm_size = shm_size
 
-    def build(self) -> None:
-        """Make the root file system this process's own, with everything mounted on it."""
+    def build(self) -> bool:
+        """Make the root file system this process's own, with everything mounted on it.
+
+        Returns whether its `/proc` is that of this process's own pid namespace.
+        """
         linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-        proc = linux.new_mount("proc", (), _NOTHING_BUT_DATA)
-        sys = _new_sys(readonly=not self._insecure)
+        proc, is_own = new_proc()
+        sys = new_sys(readonly=not self._insecure)
         trees = staging.open_sources(self._mounts, self._paths, self._fds, self._attributes)
         if self._attributes:
             linux.set_attributes(self._root, self._attributes, recursive=False)
@@ -127,13 +132,17 @@ class View:
         _mount_cgroups(readonly=not self._insecure)
         for (target, _, _, _), tree in zip(self._mounts, trees, strict=True):
             staging.attach(tree, target)
+        return is_own
 
     def _make_dev(self) -> None:
         attributes = self._attributes | linux.MOUNT_ATTR_NOSUID
         staging.attach(linux.new_mount("tmpfs", defaults.DEV_OPTIONS, attributes), "/dev")
         staging.fill_dev("/dev", self._devices)
         shm = (("mode", "1777"), ("size", str(self._shm_size)))
-        linux.move_mount(_new_pts(), "/dev/pts")
+        pts = linux.new_mount(
+            "devpts", defaults.pts_options(), linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+        )
+        linux.move_mount(pts, "/dev/pts")
         linux.move_mount(linux.new_mount("tmpfs", shm, _NOTHING_BUT_DATA), "/dev/shm")
         linux.move_mount(linux.new_mount("mqueue", (), _NOTHING_BUT_DATA), "/dev/mqueue")
 
@@ -171,15 +180,20 @@ def _mask(path: str) -> None:
         linux.mount("/dev/null", path, "", linux.MS_BIND)
 
 
-def _new_pts() -> int:
-    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+def new_proc() -> tuple[int, bool]:
+    """A detached `/proc`, and whether it is that of this process's pid namespace.
+
+    In a container that hides parts of its own `/proc` the kernel makes no new one, which would show them: then
+    it is the container's, with what is hidden. Steps read there how other processes are called, no more.
+    """
     try:
-        return linux.new_mount("devpts", defaults.PTS_OPTIONS, attributes)
-    except OSError:  # in a user namespace without group 5
-        return linux.new_mount("devpts", defaults.PTS_OPTIONS[:-1], attributes)
+        return linux.new_mount("proc", (), _NOTHING_BUT_DATA), True
+    except PermissionError:
+        return linux.open_tree("/proc"), False
 
 
-def _new_sys(*, readonly: bool) -> int:
+def new_sys(*, readonly: bool) -> int:
+    """A detached `/sys`."""
     attributes = _NOTHING_BUT_DATA | (linux.MOUNT_ATTR_RDONLY if readonly else 0)
     try:
         return linux.new_mount("sysfs", (), attributes)
@@ -278,10 +292,9 @@ def _be_init(program: int) -> int:
 
 
 def _take_identity(uid: int, gid: int, groups: list[int], capabilities: int, *, ambient: bool) -> None:
-    may_set_groups = _may_set_groups()
     linux.drop_bounding_set(capabilities)
     linux.prctl(linux.PR_SET_KEEPCAPS, 1)
-    if may_set_groups:
+    if groups or may_set_groups():
         os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -289,12 +302,3 @@ def _take_identity(uid: int, gid: int, groups: list[int], capabilities: int, *, 
     linux.set_capabilities(permitted=capabilities, effective=capabilities, inheritable=inheritable)
     if ambient:
         linux.raise_ambient_set(capabilities)
-
-
-def _may_set_groups() -> bool:
-    """A user namespace with a single group mapped may forbid it for good."""
-    try:
-        with open("/proc/self/setgroups", "rb") as file:
-            return file.read().strip() == b"allow"
-    except FileNotFoundError:
-        return True

@@ -10,6 +10,7 @@ import os
 import stat
 
 from inlay.executor import defaults, linux
+from inlay.rootless import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class Guard:
 
     def __init__(self, *, filtered: bool) -> None:
         self.filtered = filtered
-        with open("/proc/self/uid_map", "rb") as file:
-            self.user_namespace = file.read().split() != [b"0", b"0", b"4294967295"]
+        self.user_namespace = in_user_namespace()
 
     @property
     def attributes(self) -> int:

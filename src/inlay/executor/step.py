@@ -7,7 +7,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from inlay.errors import ProcessFailed
+from inlay import rootless
+from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import defaults, linux, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
@@ -46,6 +47,7 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
         stack.callback(os.close, etc)
         mounts = _all_mounts(spec, etc)
         stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
+        groups = _groups(spec)
         rootfs.make_mount_folders(root_fd)
         rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
         fds: list[int] = []
@@ -54,9 +56,20 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
             mounts=[_staged(mount, fds) for mount in mounts],
             fds=fds,
             env=_environment(spec, root_fd),
-            groups=list(dict.fromkeys((spec.gid, *spec.additional_gids))),
+            groups=groups,
             hostname=spec.hostname or DEFAULT_HOSTNAME,
         )
+
+
+def _groups(spec: ProcessSpec) -> list[int]:
+    """The step's groups that exist here. Raises `SolveError` where its user or its own group does not."""
+    groups = list(dict.fromkeys((spec.gid, *spec.additional_gids)))
+    if not rootless.in_user_namespace():
+        return groups
+    mapped = rootless.mapped_groups()
+    if not (rootless.is_among(spec.uid, rootless.mapped_users()) and rootless.is_among(spec.gid, mapped)):
+        raise SolveError(f"the step cannot run as {spec.uid}:{spec.gid}: {rootless.ids_advice()}")
+    return [gid for gid in groups if rootless.is_among(gid, mapped)] if rootless.may_set_groups() else []
 
 
 def _position(source: int | str, fds: list[int]) -> int | str:

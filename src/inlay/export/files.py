@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def write_folder(tree: Tree, dest: str) -> None:
-    """Copy `tree` into the folder `dest`, over what is there."""
+    """Copy `tree` into the folder `dest`, over what is there. Everything there belongs to the caller."""
     os.makedirs(dest, exist_ok=True)
-    copy_tree(tree, dest)
+    copy_tree(tree, dest, owner=(os.geteuid(), os.getegid()))
 
 
 def write_tar(sources: Sequence[tuple[str, int | None]], out: BinaryIO) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inlay import rootless
+from inlay.errors import SolveError
 from inlay.snapshot.snapshotter import LayerDirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from inlay.snapshot.snapshotter import Active, LayerDir, Snapshotter, View
+    from inlay.snapshot.snapshotter import Active, Incoming, LayerDir, Snapshotter, View
 
 
 def choose_snapshotter(root: str, *, warn: Callable[[str], None]) -> Snapshotter:
@@ -26,6 +28,9 @@ class _Chosen(LayerDirs):
         self._warn = warn
         self._choice: Snapshotter | None = None
 
+    def receive(self) -> Incoming:
+        return self._chosen().receive()
+
     def prepare(self, layers: Sequence[LayerDir]) -> Active:
         return self._chosen().prepare(layers)
 
@@ -34,6 +39,12 @@ class _Chosen(LayerDirs):
 
     def _chosen(self) -> Snapshotter:
         if self._choice is None:
+            refusal = rootless.refusal()
+            if refusal is not None:
+                raise SolveError(f"layers cannot be unpacked: {refusal}")
+            shortage = rootless.shortage()
+            if shortage is not None:
+                self._warn(shortage)
             from inlay.snapshot.overlay import Overlay, overlay_works
 
             reason = overlay_works(self.root)

@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from inlay.archive import whiteout
-from inlay.archive.layer import in_user_namespace
 from inlay.archive.tidy import tidy_layer
+from inlay.rootless import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
 from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _MAX_LAYERS = 500  # the kernel's own limit
 _MAX_LAYERS_MOUNT2 = 150  # what surely fits into the page that mount(2) takes
-_OPTIONS = (("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"))
-"""Features that let a layer directory depend on those below it, or say what no archive can."""
+_OPTIONS = (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off"))
+"""Features that let a layer directory depend on those below it, or say what no archive can. `userxattr` goes
+with no other `redirect_dir` than this."""
 
 
 class OverlayView:

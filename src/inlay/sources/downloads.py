@@ -20,6 +20,7 @@ from inlay.errors import ContentError, RegistryError, SourceError, UsageError
 from inlay.namedtuple import NamedTuple
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic
+from inlay.rootless import change_owner
 from inlay.sources.credentials import header_text
 from inlay.sources.http import file_name, shown_url
 from inlay.sources.httpdate import parse_http_date
@@ -176,7 +177,7 @@ class Downloads:
                     out.write(view[:count])
                 os.fchmod(out.fileno(), file.perm & 0o7777 or 0o600)
                 if file.uid or file.gid:
-                    os.fchown(out.fileno(), file.uid, file.gid)
+                    change_owner(out.fileno(), file.uid, file.gid, name=name)
                 seconds = parse_http_date(last_modified) or 0
                 os.utime(out.fileno(), (seconds, seconds))
             directory = incoming.commit()

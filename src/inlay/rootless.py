@@ -1,0 +1,297 @@
+"""Root without being root: the user namespace that a build moves into.
+
+Unpacking layers, mounting and starting containers take privileges that an ordinary user, or root in a
+container, does not have. In a user namespace of its own a process has them all, over the ids that are mapped
+into it. Which ids those are:
+
+    an ordinary user       itself as 0, then what /etc/subuid and /etc/subgid grant it as 1, 2, …, by
+                           newuidmap and newgidmap, as with rootlesskit (BuildKit's) and Podman
+    … without such a grant itself as 0 and nothing else: files can have no other owner
+    root, lacking          every id that it sees, as the same one
+    capabilities
+
+Nothing here raises or prints: a build whose steps are all cached needs none of this. What does need it says
+so (`refusal`, `shortage`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_INITIAL_NAMESPACE = 0xEFFFFFFD
+"""The inode of the machine's own user namespace (Linux: include/uapi/linux/nsfs.h)."""
+
+CAP_SYS_ADMIN = 21
+_NEEDED = 0xA80425FB | 1 << CAP_SYS_ADMIN
+"""The capabilities that a build needs: those that steps have (docker's default), and for mounting."""
+
+_USUAL_IDS = 1 << 16
+"""Images take it that ids up to 65535 exist: `nobody` is 65534."""
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's own."""
+    return os.stat("/proc/self/ns/user").st_ino != _INITIAL_NAMESPACE
+
+
+def is_privileged() -> bool:
+    """Whether this process may do all that builds need: as root, or in a user namespace."""
+    if os.geteuid() != 0:
+        return False
+    with open("/proc/self/status", "rb") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith(b"CapEff:"))
+    return effective & _NEEDED == _NEEDED
+
+
+class Entry:
+    """A user namespace that this process is in, and whose ids are being mapped. `wait` for them before
+    making a file or starting a program."""
+
+    __slots__ = ("_gid", "_uid", "_writer")
+
+    def __init__(self, uid: int, gid: int, writer: int) -> None:
+        self._uid, self._gid, self._writer = uid, gid, writer
+
+    def wait(self) -> None:
+        """Wait for the maps. Where nobody may write the wide ones, map the caller's own ids."""
+        _, status = os.waitpid(self._writer, 0)
+        if status == 0:
+            return
+        _write_map("/proc/self/setgroups", "deny")
+        _write_map("/proc/self/gid_map", f"0 {self._gid} 1")
+        _write_map("/proc/self/uid_map", f"0 {self._uid} 1")
+
+
+def enter() -> Entry | None:
+    """Move this process, which may have no second thread, into a user and a mount namespace of its own.
+
+    None where that is not needed, or is refused: by the kernel, by a seccomp filter, or for a second thread.
+    It takes 0.5 ms; the maps, which others write meanwhile, are there after some 4 ms.
+    """
+    if is_privileged():
+        return None
+    uid, gid = os.geteuid(), os.getegid()
+    _keep_home(uid)
+    ready, go = os.pipe()
+    writer = os.fork()  # from outside: inside, newuidmap would have no privileges
+    if writer == 0:
+        os.close(go)
+        _write_maps_when(ready, os.getppid(), uid, gid)
+    os.close(ready)
+    try:
+        if not _unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
+            return None
+        os.write(go, b"!")
+        entry, writer = Entry(uid, gid, writer), 0
+        return entry
+    finally:
+        os.close(go)
+        if writer:
+            os.waitpid(writer, 0)
+
+
+def _keep_home(uid: int) -> None:
+    """What HOME does not say would else be looked up for the uid, which will be 0."""
+    if "HOME" not in os.environ:
+        import pwd
+
+        try:
+            os.environ["HOME"] = pwd.getpwuid(uid).pw_dir
+        except KeyError:
+            os.environ["HOME"] = "/"
+
+
+def _unshare(flags: int) -> bool:
+    import ctypes  # Python has os.unshare since 3.12
+
+    return bool(ctypes.CDLL(None).unshare(flags) == 0)
+
+
+def _write_maps_when(ready: int, pid: int, uid: int, gid: int) -> NoReturn:
+    """Map ids for process `pid` once `ready` has a byte; exit with 0 when both maps are written."""
+    failed = True
+    try:
+        if os.read(ready, 1):
+            written = _map_all(pid) if uid == 0 else _map_granted(pid, uid, gid)
+            failed = not written
+    finally:
+        os._exit(failed)
+
+
+def _map_all(pid: int) -> bool:
+    """Map every id that this process sees to itself."""
+    for kind in ("uid", "gid"):
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+        text = "".join(f"{first} {first} {count}\n" for first, _, count in lines)
+        if not _write_map(f"/proc/{pid}/{kind}_map", text):
+            return False
+    return True
+
+
+def _map_granted(pid: int, uid: int, gid: int) -> bool:
+    """Map the caller to 0, and what /etc/subuid and /etc/subgid grant it from 1 on."""
+    commands = []
+    for program, own, path in (("newuidmap", uid, "/etc/subuid"), ("newgidmap", gid, "/etc/subgid")):
+        ranges = granted_ids(path, uid)
+        place = find_program(program)
+        if not ranges or not place:
+            return False
+        commands.append([place, str(pid), *map_arguments(own, ranges)])
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    started = [os.posix_spawn(each[0], each, os.environ, file_actions=quiet) for each in commands]
+    endings = [os.waitpid(child, 0)[1] for child in started]
+    return not any(endings)
+
+
+def map_arguments(own: int, ranges: list[tuple[int, int]]) -> list[str]:
+    """What newuidmap is told: the id `own` becomes 0, those of `ranges` follow from 1 on."""
+    arguments = ["0", str(own), "1"]
+    inside = 1
+    for first, count in ranges:
+        arguments += [str(inside), str(first), str(count)]
+        inside += count
+    return arguments
+
+
+def granted_ids(path: str, uid: int) -> list[tuple[int, int]]:
+    """The ranges (first id, count) that /etc/subuid or /etc/subgid, at `path`, grants the user `uid`."""
+    names = (b"%d" % uid, _user_name(uid))
+    ranges = []
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                fields = line.strip().split(b":")
+                if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
+                    ranges.append((int(fields[1]), int(fields[2])))
+    except OSError:
+        return []
+    return [(first, count) for first, count in ranges if count]
+
+
+def _user_name(uid: int) -> bytes | None:
+    import pwd
+
+    try:
+        return os.fsencode(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return None
+
+
+def find_program(name: str) -> str:
+    """The path of a program on PATH, or where the system's own are; empty where there is none."""
+    folders = os.environ.get("PATH", "").split(":")
+    for folder in [*folders, "/usr/bin", "/usr/sbin", "/bin", "/sbin"]:
+        if folder and os.access(f"{folder}/{name}", os.X_OK):
+            return f"{folder}/{name}"
+    return ""
+
+
+def _write_map(path: str, text: str) -> bool:
+    try:
+        with open(path, "wb", buffering=0) as file:
+            file.write(text.encode())
+    except OSError:
+        return False
+    return True
+
+
+def mapped_users() -> list[range]:
+    """The user ids that exist for this process."""
+    return _mapped("/proc/self/uid_map")
+
+
+def mapped_groups() -> list[range]:
+    """The group ids that exist for this process."""
+    return _mapped("/proc/self/gid_map")
+
+
+def _mapped(path: str) -> list[range]:
+    with open(path, "rb") as file:
+        lines = [line.split() for line in file]
+    return [range(int(first), int(first) + int(count)) for first, _, count in lines]
+
+
+def is_among(number: int, ids: list[range]) -> bool:
+    return any(number in each for each in ids)
+
+
+def change_owner(
+    target: int | str | bytes, uid: int, gid: int, *, name: str | bytes, dir_fd: int | None = None
+) -> None:
+    """Give a file, by its descriptor or its path, to `uid` and `gid`; symlinks are not followed.
+
+    Raises `SolveError`, which calls the file `name`, for ids that do not exist here.
+    """
+    try:
+        if isinstance(target, int):
+            os.fchown(target, uid, gid)
+        else:
+            os.chown(target, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        from inlay.errors import SolveError
+
+        reason = ids_advice() if in_user_namespace() else str(error)
+        raise SolveError(f"{os.fsdecode(name)} cannot be given to {uid}:{gid}: {reason}") from error
+
+
+def ids_advice() -> str:
+    return "these ids are not mapped for this build; run `inlay doctor` to learn which command grants more"
+
+
+def may_set_groups() -> bool:
+    """Whether processes may give up their groups: not where a single group id was mapped without privileges."""
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read().strip() == b"allow"
+    except FileNotFoundError:
+        return True
+
+
+def mapping_name() -> str:
+    """A name for how this process sees the owners of files: empty in the machine's own user namespace.
+
+    Trees that were made under one name are wrong under another: their files belong to others there, and
+    overlayfs looks elsewhere for its marks.
+    """
+    if not in_user_namespace():
+        return ""
+    import hashlib
+
+    maps = hashlib.sha256()
+    for kind in ("uid", "gid"):
+        with open(f"/proc/self/{kind}_map", "rb") as file:
+            maps.update(b";".join(b" ".join(line.split()) for line in file) + b"\n")
+    return maps.hexdigest()[:8]
+
+
+def refusal() -> str | None:
+    """Why this process can neither unpack layers nor run steps; None where it may be able to."""
+    if os.geteuid() == 0:
+        return None
+    return "it takes root or a user namespace, and this machine refuses one: run `inlay doctor` to learn why"
+
+
+def shortage() -> str | None:
+    """What fails for want of ids in this process's user namespace; None where there are enough."""
+    fewest = min(sum(map(len, mapped_users())), sum(map(len, mapped_groups())))
+    if fewest >= _USUAL_IDS:
+        return None
+    if fewest > 1:
+        return (
+            f"only {fewest} user or group ids are mapped for this build: files of an image that belong to higher "
+            "ones cannot be made; run `inlay doctor` to learn which command grants more"
+        )
+    return (
+        "only one user id is mapped for this build, so files can belong to root alone: images with files of "
+        "others cannot be unpacked, and chown, useradd and apt fail in steps; run `inlay doctor` to learn "
+        "which command grants more ids"
+    )

@@ -1,0 +1,189 @@
+"""Builds by an ordinary user: what root builds, to the byte, or a sentence that says what is missing."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import struct
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ordinary import User
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+
+DOCKERFILE = """FROM scratch AS base
+ADD rootfs.tar /
+FROM base
+RUN mkdir -p /srv/a /srv/b /gone && touch /srv/a/x /srv/b/y /gone/z && chown -R 33:42 /srv && chmod 4750 /srv/a/x
+RUN rm -r /gone /srv/b && mkdir /srv/b && chown 65534:65534 /srv/b && mv /srv/a/x /srv/b/x
+ADD privileged.tar /opt/
+RUN cp -a /opt /opt2 && chown 7 /opt2 && ln /opt/file /opt/link
+COPY --chown=nobody:nogroup Dockerfile /home/
+COPY --from=base /bin/busybox /usr/bin/
+"""
+
+
+def build(run: Callable[..., Any], folder: Path, *arguments: str) -> Any:
+    return run("build", "--progress", "plain", *arguments, "-t", "made", str(folder), env=EPOCH)
+
+
+def digest_of(done: Any) -> str:
+    assert done.code == 0, done.err
+    found = re.match(r"sha256:[0-9a-f]{64}", done.err.splitlines()[-1])
+    assert found, done.err
+    return found[0]
+
+
+def write_privileged_tar(path: Path) -> None:
+    """An archive with what only root may make elsewhere: owners, a file capability, a setuid program."""
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("file")
+        member.uid, member.gid, member.mode, member.size = 100, 101, 0o755, 4
+        member.pax_headers = {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+        tar.addfile(member, io.BytesIO(b"file"))
+        member = tarfile.TarInfo("setuid")
+        member.uid, member.gid, member.mode = 1000, 8, 0o6755
+        tar.addfile(member)
+        member = tarfile.TarInfo("pipe")
+        member.type, member.uid = tarfile.FIFOTYPE, 60000
+        tar.addfile(member)
+
+
+@pytest.fixture
+def context(rootfs: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    shutil.copy(rootfs, folder / "rootfs.tar")
+    write_privileged_tar(folder / "privileged.tar")
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "crun", "runc"])
+def test_an_ordinary_user_builds_the_image_that_root_builds(
+    inlay: Callable[..., Any], users: Callable[..., User], context: Path, tmp_path: Path, runtime: str
+) -> None:
+    if runtime != "builtin" and not shutil.which(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    user = users()
+    theirs = build(user.inlay, user.give(context), "--runtime", runtime)
+    roots = build(inlay, context, "--root", str(tmp_path / "store"), "--runtime", runtime)
+    assert digest_of(theirs) == digest_of(roots)
+    assert "WARN" not in theirs.err
+
+
+SMALL = """FROM scratch
+COPY --chmod=755 busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN id -u && id -G && echo made > /made && rm /made && mkdir -p /a/b && rm -r /a && mkdir /a
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A context whose build needs no owner but root."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed (Debian package busybox-static)")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    shutil.copy(busybox, folder / "busybox")
+    (folder / "Dockerfile").write_text(SMALL)
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "crun", "runc"])
+def test_without_granted_ids_what_needs_only_root_is_built_with_a_warning(
+    inlay: Callable[..., Any], users: Callable[..., User], small: Path, tmp_path: Path, runtime: str
+) -> None:
+    if runtime != "builtin" and not shutil.which(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    user = users(ids=0)
+    theirs = build(user.inlay, user.give(small), "--runtime", runtime)
+    roots = build(inlay, small, "--root", str(tmp_path / "store"))
+    assert digest_of(theirs) == digest_of(roots)
+    assert theirs.err.count("only one user id is mapped") == 1
+    assert "inlay doctor" in theirs.err
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        ("COPY --chown=33:42 Dockerfile /", "/Dockerfile cannot be given to 33:42"),
+        ("ADD privileged.tar /", "file cannot be given to 100:101"),
+        ("USER 1000\nRUN true", "the step cannot run as 1000:0"),
+        ("RUN chown 5 /bin", "chown: /bin: Invalid argument"),
+        ("RUN --mount=type=secret,id=s,uid=5 true", "cannot be given to 5:0"),
+        ("USER 5\nWORKDIR /x", "/x cannot be given to 5:5"),
+    ],
+)
+def test_without_granted_ids_other_owners_are_refused_in_a_sentence(
+    users: Callable[..., User], small: Path, instruction: str, said: str
+) -> None:
+    user = users(ids=0)
+    write_privileged_tar(small / "privileged.tar")
+    (small / "Dockerfile").write_text(f"{SMALL}{instruction}\n")
+    done = build(user.inlay, user.give(small), "--secret", "id=s,env=HOME")
+    assert done.code == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_step_sees_itself_as_root_and_only_the_granted_ids(users: Callable[..., User], small: Path) -> None:
+    user = users()
+    (small / "Dockerfile").write_text(SMALL + "RUN cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '\n")
+    done = build(user.inlay, user.give(small))
+    assert done.code == 0, done.err
+    lines = [
+        line.split(" ", 2)[2].strip() for line in done.err.splitlines() if line.endswith((" 1", " 65536"))
+    ]
+    assert lines == ["0 4711 1", "1 1000000 65536", "0 4712 1", "1 1000000 65536"]
+
+
+def test_every_file_of_the_store_is_the_users_or_of_its_granted_ids(
+    users: Callable[..., User], context: Path
+) -> None:
+    user = users()
+    assert build(user.inlay, user.give(context)).code == 0
+    owners = {path.lstat().st_uid for path in user.home.rglob("*")}
+    assert user_id_of(33) in owners
+    assert all(owner == 4711 or owner >= user_id_of(1) for owner in owners)
+
+
+def user_id_of(inside: int) -> int:
+    return 1_000_000 + inside - 1
+
+
+def test_trees_made_under_other_ids_are_not_used(
+    inlay: Callable[..., Any], users: Callable[..., User], context: Path
+) -> None:
+    """Root on a user's store would see its files as belonging to ids around a million."""
+    user = users()
+    folder = user.give(context)
+    assert build(user.inlay, folder).code == 0
+    store = str(user.home / ".local/share/inlay")
+    with (folder / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write("RUN stat -c %u:%g /srv/a /opt2\nCOPY --from=base /bin/sh /last\n")
+    roots = build(inlay, folder, "--root", store)
+    assert roots.code == 0, roots.err
+    assert re.search(r" 33:42\n#\d+ [0-9.]+ 7:0\n", roots.err)
+
+
+def test_a_folder_of_output_belongs_to_the_user(users: Callable[..., User], context: Path) -> None:
+    user = users()
+    out = user.home / "out"
+    done = user.inlay("build", "--progress", "plain", "-o", str(out), str(user.give(context)), env=EPOCH)
+    assert done.code == 0, done.err
+    assert {path.lstat().st_uid for path in [out, *out.rglob("*")]} == {4711}
+    assert {path.lstat().st_gid for path in [out, *out.rglob("*")]} == {4712}
