@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from fake_registry import FakeRegistry
-from recorded_builds import bases, recordings  # noqa: F401 - fixtures
 from ordinary import User
+from recorded_builds import bases, recordings  # noqa: F401 - fixtures
 from running import Outcome, run_inlay
 
 if TYPE_CHECKING:

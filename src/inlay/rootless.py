@@ -280,6 +280,16 @@ def refusal() -> str | None:
     return "it takes root or a user namespace, and this machine refuses one: run `inlay doctor` to learn why"
 
 
+def step_refusal() -> str | None:
+    """Why this process can run no steps; None where it may be able to."""
+    if is_privileged():
+        return None
+    return refusal() or (
+        "it takes capabilities that root does not have here, or a user namespace, which is refused: run "
+        "`inlay doctor` to learn why"
+    )
+
+
 def shortage() -> str | None:
     """What fails for want of ids in this process's user namespace; None where there are enough."""
     fewest = min(sum(map(len, mapped_users())), sum(map(len, mapped_groups())))

@@ -17,10 +17,9 @@ import pytest
 
 from inlay.errors import ProcessFailed
 from inlay.executor import cgroup, defaults, linux
+from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, Cancellation, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
-from inlay.executor.namespaces import NamespacesExecutor
-from inlay.executor.oci_runtime import OCIRuntimeExecutor, find_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,12 +83,10 @@ def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def make_executor(name: str, folder: str) -> Executor:
-    if name == "builtin":
-        return NamespacesExecutor()
-    runtime = find_runtimes().get(name)
-    if runtime is None:
+    executor = executor_named(name, folder)
+    if executor is None:
         pytest.skip(f"{name} is not installed")
-    return OCIRuntimeExecutor(runtime, folder)
+    return executor
 
 
 class Result:

@@ -59,14 +59,11 @@ def test_a_rebuild_downloads_nothing_and_a_change_is_noticed(
     web.pages["/file.bin"] = versioned(b"one\n", Last_Modified=OLD)
     web.pages["/a.tar.gz"] = versioned(archive("in.txt", b"in\n"))
     build = ("build", "--progress", "plain", "--root", str(tmp_path / "s"), str(context))
-    first = inlay(*build, "-o", str(tmp_path / "out"))
-    assert first.code == 0, first.err
     out = tmp_path / "out"
-    looks = {
-        str(path.relative_to(out)): (oct(path.stat().st_mode & 0o777), path.stat().st_uid, path.stat().st_gid)
-        for path in out.rglob("*")
-        if path.is_file()
-    }
+    first = inlay(*build, "-o", str(out), "-o", f"type=tar,dest={tmp_path}/out.tar")
+    assert first.code == 0, first.err
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        looks = {each.name: (oct(each.mode), each.uid, each.gid) for each in tar if each.isfile()}
     assert looks == {
         "d/file.bin": ("0o600", 0, 0),
         "x": ("0o755", 7, 8),

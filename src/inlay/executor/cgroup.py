@@ -130,7 +130,7 @@ def _sweep(parent: str) -> None:
     """Remove what builds that were killed left behind."""
     for name in os.listdir(parent):
         owner = name.removeprefix(_PREFIX).split("-")[0]
-        if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{owner}"):
+        if name.startswith(_PREFIX) and owner.isdecimal() and not os.path.exists(f"/proc/{owner}"):
             remove_group(f"{parent}/{name}")
 
 

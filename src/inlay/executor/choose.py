@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-from inlay.errors import UsageError
+from inlay.errors import SolveError, UsageError
 from inlay.executor.cgroup import make_parent
+from inlay.rootless import find_program, step_refusal
 
 if TYPE_CHECKING:
     from inlay.executor.executor import Executor
 
 RUNTIMES = ("crun", "runc", "builtin")
+"""In the order of preference; docs/security.md says why."""
 
 
 def choose_executor(name: str, folder: str, cgroup_parent: str = "") -> Executor:
-    """The executor `name`, or by default crun, runc or the built-in one, whichever is there first.
+    """The executor `name`, or by default the first one of crun, runc and the built-in one that works.
 
+    `folder` is where OCI runtimes have their bundles, and where it is noted which ones work;
     `cgroup_parent` is a path in the cgroup tree, for steps to run below.
+    Raises `UsageError` for one that does not exist, `SolveError` where none can work.
     """
     if name and name not in RUNTIMES:
         raise UsageError(f"--runtime {name}: must be one of {', '.join(RUNTIMES)}")
+    reason = step_refusal()
+    if reason is not None:
+        raise SolveError(f"RUN steps cannot be run: {reason}")
     group_parent = make_parent(cgroup_parent) if cgroup_parent else ""
-    for runtime in (name,) if name else RUNTIMES:
-        if runtime == "builtin":
-            from inlay.executor.namespaces import NamespacesExecutor
+    if name:
+        executor = make_executor(name, folder, group_parent)
+        if executor is None:
+            raise UsageError(f"--runtime {name}: no such program on PATH (Debian package {name})")
+        return executor
+    return _first_working(folder, group_parent)
 
-            return NamespacesExecutor(group_parent)
-        if program := shutil.which(runtime):
-            from inlay.executor.oci_runtime import OCIRuntimeExecutor
 
-            return OCIRuntimeExecutor(program, folder, group_parent)
-    raise UsageError(f"--runtime {name}: no such program on PATH (Debian package {name})")
+def _first_working(folder: str, group_parent: str) -> Executor:
+    from inlay.executor.probe import works
+
+    for name in RUNTIMES[:-1]:
+        executor = make_executor(name, folder, group_parent)
+        if executor is None:
+            continue
+        if works(executor, find_program(name), folder):
+            return executor
+        executor.close()
+    from inlay.executor.namespaces import NamespacesExecutor
+
+    return NamespacesExecutor(group_parent)
+
+
+def make_executor(name: str, folder: str, group_parent: str = "") -> Executor | None:
+    """The executor `name`; None where its program is not installed.
+
+    `group_parent` is the folder of the cgroup for steps to run below; empty means this process's.
+    """
+    if name == "builtin":
+        from inlay.executor.namespaces import NamespacesExecutor
+
+        return NamespacesExecutor(group_parent)
+    program = find_program(name)
+    if not program:
+        return None
+    from inlay.executor.oci_runtime import OCIRuntimeExecutor
+
+    return OCIRuntimeExecutor(program, folder, group_parent)

@@ -254,16 +254,3 @@ _REASONS = {
     "not found": errno.ENOENT,
     "no such file": errno.ENOENT,
 }
-
-
-def find_runtimes(path: str | None = None) -> dict[str, str]:
-    """The OCI runtimes on PATH, by name; crun before runc."""
-    folders = (os.environ.get("PATH", "") if path is None else path).split(":")
-    found = {}
-    for name in _OPTIONS:
-        for folder in [*folders, "/usr/sbin", "/sbin"]:
-            program = os.path.join(folder, name)
-            if os.access(program, os.X_OK) and os.path.isfile(program):
-                found[name] = os.path.realpath(program)
-                break
-    return found
