@@ -441,6 +441,8 @@ class RefStore:
             stream = decompress(cast("ByteSource", packed))
             try:
                 return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
+            except ContentError as error:
+                raise type(error)(f"layer {blob.digest} cannot be unpacked: {error}") from error
             except OSError as error:  # no fault of the layer, which is there and whole
                 raise SolveError(f"layer {blob.digest} cannot be unpacked: {system_error(error)}") from error
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inlay.refs import Ref
 
 _NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # else the sandbox
+_TAIL = 4096
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -32,10 +33,14 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         raise SolveError("an exec op without a process", step=vertex.name, location=vertex.location)
     async with StepMounts(worker, op, inputs) as mounts:
         spec = await in_thread(_spec, worker, vertex, op, op.meta, mounts, limiter=worker.disk)
-        code = await _run(worker, vertex, spec)
+        tail = bytearray()
+        code = await _run(worker, vertex, spec, tail)
         if code not in (op.meta.valid_exit_codes or (0,)):
+            from inlay.actions.advice import ending
+
             raise ProcessFailed(
-                f'process "{" ".join(op.meta.args)}" did not complete successfully: {_ending(code)}',
+                f'process "{" ".join(op.meta.args)}" did not complete successfully: '
+                + ending(code, bytes(tail), root=mounts.path, pids_limit=spec.pids_limit),
                 exit_code=code,
                 step=vertex.name,
                 location=vertex.location,
@@ -43,12 +48,15 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         return [await mounts.commit(vertex.name)]
 
 
-async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec) -> int:
+async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec, tail: bytearray) -> int:
+    """Run the process and return its exit code; the last of its output ends up in `tail`."""
     cancellation = Cancellation()
     digest = str(vertex.digest)
 
     def on_output(stream: int, data: bytes) -> None:
         worker.emit(Log(digest, stream, data, time.time()))
+        tail.extend(data[-_TAIL:])
+        del tail[:-_TAIL]
 
     executor = await worker.executor()
     return await in_thread(
@@ -85,14 +93,3 @@ def _spec(worker: Worker, vertex: Vertex, op: ExecOp, meta: Meta, mounts: StepMo
         ulimits=tuple(Ulimit(*limit) for limit in meta.ulimits),
         readonly_rootfs=mounts.readonly_root,
     )
-
-
-def _ending(code: int) -> str:
-    if code > 128:
-        import signal
-
-        try:
-            return f"exit code: {code} (killed by {signal.Signals(code - 128).name})"
-        except ValueError:
-            pass
-    return f"exit code: {code}"

@@ -41,6 +41,12 @@ class StepMounts:
         assert self._root is not None
         return self._root.fd
 
+    @property
+    def path(self) -> str:
+        """A folder on the disk that the step writes to."""
+        assert self._root is not None
+        return self._root.path
+
     def root_tree(self) -> Tree:
         """The root file system, to look things up in."""
         from inlay.archive.tree import Tree

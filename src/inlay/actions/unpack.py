@@ -20,6 +20,7 @@ from inlay.actions.entries import (
     plan_folders,
 )
 from inlay.archive.compression import decompress
+from inlay.archive.layer import Limits, within
 from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, Entry
 from inlay.archive.tar import FILE as TAR_FILE
 from inlay.archive.tar import HARD_LINK as TAR_HARD_LINK
@@ -68,10 +69,11 @@ def plan_unpack(
     yield from plan_folders(destination, folder, mode=0o755, owner=owner, timestamp=timestamp)
     with source.resolve(path, follow_last=True) as place:
         assert place.parent is not None
+        assert place.stat is not None
         with open(source.open(place.parent, place.name), "rb", buffering=0) as file:
             reader = TarReader(decompress(file))
             unpacker = _Unpacker(destination, folder, owner)
-            for member in reader:
+            for member in within(Limits.for_blob(place.stat.st_size), reader):
                 yield from unpacker.member(member, reader)
 
 

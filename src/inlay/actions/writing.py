@@ -25,6 +25,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 18
 _BETTER_BY_HAND = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EIO)
+_NO_ROOM = "; free some space, or choose another folder with --root"
 _NO_SUCH_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 
 
@@ -98,7 +99,8 @@ class WritableTree:
                 path, entry = self._later.popitem()  # those within others first, as they came later
                 self._finish_folder(entry)
         except OSError as error:
-            raise SolveError(f"cannot write {shown(path)}: {reason(error)}") from error
+            advice = _NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise SolveError(f"cannot write {shown(path)}: {reason(error)}{advice}") from error
 
     def _write(self, entry: PlannedEntry) -> None:
         above, _, name = entry.path.rpartition("/")

@@ -23,7 +23,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.rootless import change_owner, in_user_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from inlay.archive.untar import Source
 
@@ -59,6 +59,17 @@ class Limits(NamedTuple):
         Holes of sparse files count too, so anything may have 16 GiB.
         """
         return cls(max(size * ratio, 16 << 30))
+
+
+def within(limits: Limits, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Pass `entries` on until they exceed `limits`; then raise `UnsafeArchive`."""
+    size = 0
+    for count, entry in enumerate(entries, 1):
+        size += entry.size
+        if count > limits.entries or size > limits.size:
+            most = f"{limits.size} bytes or {limits.entries} entries"
+            raise UnsafeArchive(f"the archive unpacks to more than {most}")
+        yield entry
 
 
 class AppliedLayer(NamedTuple):
@@ -238,13 +249,8 @@ class _Unpacker:
     def run(self, entries: Iterable[Entry]) -> None:
         entry = None
         try:
-            unpacked_size = 0
-            for entry in entries:
+            for entry in within(self._limits, entries):
                 self.count += 1
-                unpacked_size += entry.size
-                if self.count > self._limits.entries or unpacked_size > self._limits.size:
-                    most = f"{self._limits.size} bytes or {self._limits.entries} entries"
-                    raise UnsafeArchive(f"the archive unpacks to more than {most}")
                 self._place(entry)
             entry = None
             self._finish_folders()
