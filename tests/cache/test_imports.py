@@ -287,6 +287,49 @@ def test_what_is_wrong_is_one_warning(
     assert f"{fake.host}/app:1" in importer.warnings[0] or "inline cache" in importer.warnings[0]
 
 
+def beside(fake: FakeRegistry, importer: Importer) -> list[RecordGraph]:
+    """What lies beside the image `app:1`, which has an inline cache."""
+    config = {"rootfs": {"type": "layers", "diff_ids": [DIFF_ID]}, "history": [{"created": NOW}]}
+    field = base64.b64encode(json.dumps(RECORDS).encode()).decode()
+    raw = json.dumps({**config, INLINE_CACHE: field}).encode()
+    described = descriptor(fake, raw, OCI_CONFIG)
+    image = tag(fake, "app:1", {"mediaType": OCI_MANIFEST, "config": described, "layers": [layer()]})
+    cache = descriptor(fake, cache_config(), CACHE_CONFIG)
+    about = {"mediaType": OCI_MANIFEST, "config": cache, "layers": [layer()], "subject": image}
+    tag(fake, "app:any", {**about, "artifactType": CACHE_CONFIG})
+    option = parse_cache_from(f"{fake.host}/app:1")
+    importer.option(option)
+    emitted: list[Event] = []
+    (imported,) = tasks.run(imports.import_cache(option, importer.places, emitted.append))
+    assert imported.beside is not None
+    graphs = imported.beside()
+    importer.warnings = [event.message for event in emitted if isinstance(event, Warned)]
+    return graphs
+
+
+def test_what_lies_beside_an_image_is_read(importer: Importer, fake: FakeRegistry) -> None:
+    fake.has_referrers = True
+    graphs = beside(fake, importer)
+    assert len(graphs) == 1
+    assert importer.warnings == []
+
+
+@pytest.mark.parametrize("target", ["/referrers/", "/manifests/sha256:"])
+def test_a_registry_that_does_not_say_what_lies_beside_an_image_is_given_up(
+    fake: FakeRegistry, importer: Importer, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    fake.has_referrers = True
+    monkeypatch.setattr(imports, "TIMEOUT_S", 0.3)
+    released = threading.Event()
+    fake.fault("GET", target, hang(released), times=9)
+    try:
+        assert beside(fake, importer) == []
+    finally:
+        released.set()
+    said = f"the cache beside {fake.host}/app:1 is not used: it did not come within 0 s"
+    assert importer.warnings == [said]
+
+
 def test_a_registry_that_does_not_answer_is_given_up(
     fake: FakeRegistry, importer: Importer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
             if (cache := _cache_manifest(top)) is not None:
                 return [Imported(_read_config(place, *cache))]
             return [
-                Imported(graph, partial(_beside, place, manifest.digest, name, emit))
+                Imported(graph, partial(_beside, option, places, manifest.digest, emit))
                 for manifest, _, graph in _inline_graphs(
                     place, top, lambda said: view.warn(f"cache {name} is not used: {said}")
                 )
@@ -156,11 +156,16 @@ def _inline_graphs(
             yield manifest, config, graph
 
 
-def _beside(place: Place, image: Digest, name: str, emit: Callable[[Event], None]) -> list[RecordGraph]:
+def _beside(
+    option: Option, places: Places, image: Digest, emit: Callable[[Event], None]
+) -> list[RecordGraph]:
     """The caches whose subject is the manifest `image`."""
     graphs = []
+    name = option.get("ref") or option.get("src")
     try:
-        with shown(emit, f"importing cache of other stages from {name}@{image}"):
+        title = f"importing cache of other stages from {name}@{image}"
+        with shown(emit, title), _deadline(option) as abort:
+            place, _ = _place(option, places, abort)
             for descriptor in place.images.referrers(image, CACHE_CONFIG)[-_MAX_REFERRERS:]:
                 cache = _cache_manifest(place.images.fetch_manifest(descriptor.digest))
                 if cache is not None:
