@@ -25,7 +25,7 @@ from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -207,13 +207,21 @@ class LayoutFolder(Layout):
             ingest.commit()
         return "pushed"
 
-    def push_manifest(self, raw: bytes, media_type: str, ref: str = "", *, name: str = "") -> Descriptor:
+    def push_manifest(
+        self,
+        raw: bytes,
+        media_type: str,
+        ref: str = "",
+        *,
+        name: str = "",
+        notes: Mapping[str, str] | None = None,
+    ) -> Descriptor:
         """Write a manifest or index, and list it under the tag `ref` and the full `name`, in the place of
-        what had both before. Without either it is only a blob, for an index to refer to."""
+        what had both before, with more annotations. Without either it is only a blob, for an index to refer to."""
         descriptor = Descriptor(media_type, Digest.of(raw), len(raw))
         self.push_blob(descriptor, lambda: io.BytesIO(raw))
         if ref or name:
-            self._list(descriptor, ref or _tag_of(name), name)
+            self._list(descriptor.annotated(notes or {}), ref or _tag_of(name), name)
         return descriptor
 
     def push_referrer(

@@ -121,6 +121,12 @@ def plan_outputs(request: BuildRequest) -> list[Output]:
         if option.type == "image" and option.flag("push") and not named:
             raise UsageError("nothing to push to: name the image with -t REGISTRY/NAME:TAG")
         outputs.append(Output(option, named))
+    if request.annotations:
+        from inlay.export.annotations import check_annotations
+
+        for output in outputs:
+            if output.is_image:
+                check_annotations(request.annotations, request.platforms, docker=output.docker)
     return outputs
 
 
@@ -202,7 +208,8 @@ class Exporter:
             with view.status(f"exporting config {image.manifest.config.digest}"):
                 pass
         several = len(images) > 1
-        index = assemble_index(images, docker=output.docker) if several else None
+        notes = self._annotated("index")
+        index = assemble_index(images, docker=output.docker, annotations=notes) if several else None
         return _Made(images, index, [each.ref.layers for each in built], [cache for _, cache in made])
 
     async def _image(
@@ -222,8 +229,10 @@ class Exporter:
             epoch_s=self.epoch_s,
             base_history=base,
             docker=output.docker,
-            annotations=dict(self._request.annotations),
+            annotations=self._annotated("manifest", built.platform),
         )
+        notes = self._annotated("manifest-descriptor", built.platform)
+        image = image._replace(notes=tuple(sorted(notes.items())))
         return image, self._beside(image, graph) if cache and self._inline == "max" else None
 
     async def _inline_graph(self, records: Export, output: Output, view: Shown) -> RecordGraph:
@@ -341,11 +350,25 @@ class Exporter:
             await push_blobs(folder, image_blobs(image, layers, self._content), self._limiter)
         for image in made.images if made.several is not None else ():
             await in_thread(folder.push_manifest, image.manifest.raw, image.manifest.media_type)
-        top = made.top
+        top, notes = made.top, self._notes(made)
         for name in output.names or (None,):
             with view.status(f"naming to {name}") if name else view.status(f"writing {path}"):
-                await in_thread(_list, folder, top.raw, top.media_type, name, path == self._root)
+                await in_thread(_list, folder, top.raw, top.media_type, name, notes, path == self._root)
         await self._lay_beside(made, folder, view)
+
+    def _annotated(self, level: str, platform: Platform | None = None) -> dict[str, str]:
+        """The annotations that were asked for at one level."""
+        if not self._request.annotations:
+            return {}
+        from inlay.export.annotations import at_level, parse_annotations
+
+        return at_level(parse_annotations(self._request.annotations), level, platform)
+
+    def _notes(self, made: _Made) -> dict[str, str]:
+        """Annotations for what names the image in a layout."""
+        if made.several is not None:
+            return self._annotated("index-descriptor")
+        return dict(made.images[0].notes)
 
     # -- layouts and archives ------------------------------------------------------------------------
 
@@ -372,7 +395,7 @@ class Exporter:
         for image, stacked in zip(made.images, made.layers, strict=True):
             blobs += image_blobs(image, stacked, self._content)
             blobs.append(bytes_blob(image.manifest.descriptor, image.manifest.raw))
-        top = made.top.descriptor
+        top = made.top.descriptor.annotated(self._notes(made))
         blobs.append(bytes_blob(top, made.top.raw))
         listed = [top.annotated({IMAGE_NAME: str(name), REF_NAME: name.tag}) for name in output.names] or [
             top
@@ -533,9 +556,12 @@ def _written(made: _Made) -> Written:
     return Written(str(made.top.digest), config)
 
 
-def _list(folder: Any, raw: bytes, media_type: str, name: Reference | None, full_name: bool) -> None:
+def _list(
+    folder: Any, raw: bytes, media_type: str, name: Reference | None, notes: dict[str, str], full_name: bool
+) -> None:
     """List an image in a layout: in the store under its full name, elsewhere as it was written."""
     if name is None:
-        folder.push_manifest(raw, media_type, "" if full_name else "latest")
+        folder.push_manifest(raw, media_type, "" if full_name else "latest", notes=notes)
     else:
-        folder.push_manifest(raw, media_type, str(name) if full_name else name.tag, name=str(name))
+        ref = str(name) if full_name else name.tag
+        folder.push_manifest(raw, media_type, ref, name=str(name), notes=notes)

@@ -149,6 +149,35 @@ def test_an_index_is_written_as_a_layout_and_read_again(
     assert named.code == 0, named.err
 
 
+def test_annotations_go_where_they_are_asked_for(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    annotations = (
+        "index,index-descriptor:i=1",
+        "manifest[linux/arm64]:m=2",
+        "manifest-descriptor:d=3",
+        "all=4",
+    )
+    done = inlay(
+        *(*BUILD, "--platform", BOTH, "--root", str(tmp_path / "s"), str(context)),
+        *("-o", f"type=oci,dest={layout},tar=false,name=app:1"),
+        *(part for text in annotations for part in ("--annotation", text)),
+    )
+    assert done.code == 0, done.err
+    listed = json.loads((layout / "index.json").read_text())["manifests"][0]
+    assert listed["annotations"]["i"] == "1"
+    index = json.loads(LayoutFolder(str(layout)).fetch_manifest("1").raw)
+    assert index["annotations"] == {"i": "1"}
+    assert [each["annotations"] for each in index["manifests"]] == [{"d": "3"}, {"d": "3"}]
+    blobs = [layout / "blobs" / each["digest"].replace(":", "/") for each in index["manifests"]]
+    notes = [json.loads(blob.read_text())["annotations"] for blob in blobs]
+    assert notes == [{"all": "4"}, {"all": "4", "m": "2"}]
+    wrong = inlay(*BUILD, "--annotation", "index:i=1", "--root", str(tmp_path / "s"), str(context))
+    assert wrong.code == 2
+    assert wrong.err == "inlay: --annotation i: an image of one platform has no index\n"
+
+
 def test_attestations_in_an_index_are_no_platform(
     inlay: Callable[..., Any], context: Path, tmp_path: Path
 ) -> None:

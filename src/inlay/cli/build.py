@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="add an annotation to the manifest",
+        help="add an annotation to the manifest, or with LEVEL: before its name elsewhere, such as index:",
     )
     out = parser.add_argument_group("output")
     out.add_argument("--push", action="store_true", help="push the image under its tags")
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="type=TYPE,…",
-        help="export the cache: type=inline, type=registry,ref=REF[,mode=max] or type=local,dest=PATH",
+        help="export the cache: type=inline[,mode=max], type=registry,ref=REF[,mode=max] or type=local,dest=PATH",
     )
     cache.add_argument("--no-cache", action="store_true", help="run every step again")
     cache.add_argument(

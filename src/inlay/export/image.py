@@ -59,11 +59,17 @@ class ImageLayer(NamedTuple):
 
 
 class Image(NamedTuple):
-    """An image ready to be written: its blobs are `config` and the manifest's layers."""
+    """An image ready to be written: its blobs are `config` and the manifest's layers. `notes` are annotations
+    for what names it."""
 
     manifest: Manifest
     config: bytes
     platform: Platform
+    notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self.manifest.descriptor._replace(annotations=self.notes)
 
 
 def assemble(
@@ -210,13 +216,17 @@ def _public(blob: Descriptor, *, docker: bool) -> Descriptor:
     )
 
 
-def assemble_index(images: Sequence[Image], *, docker: bool = False) -> Index:
+def assemble_index(
+    images: Sequence[Image], *, docker: bool = False, annotations: Mapping[str, str] | None = None
+) -> Index:
     """The index of one image per platform, in the order given."""
-    manifests = tuple(image.manifest.descriptor._replace(platform=image.platform) for image in images)
+    manifests = tuple(image.descriptor._replace(platform=image.platform) for image in images)
     media_type = DOCKER_LIST if docker else OCI_INDEX
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "manifests": [descriptor.to_json() for descriptor in manifests],
     }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
     return Index(dumps_indented(document).encode(), media_type, manifests)
