@@ -55,6 +55,6 @@ def test_other_errors_of_changing_owners_stay_what_they_are(tmp_path: Path) -> N
 )
 def test_the_machines_root_needs_no_namespace() -> None:
     before = os.readlink("/proc/self/ns/user")
-    assert rootless.enter() is None
+    assert rootless.begin_to_enter() is None
     assert os.readlink("/proc/self/ns/user") == before
     assert (rootless.mapping_name(), rootless.refusal(), rootless.shortage()) == ("", None, None)

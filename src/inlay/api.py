@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from inlay.builder import build as run_build
+from inlay import rootless
 from inlay.request import (
     BuildRequest,
     BuildResult,
@@ -65,7 +65,8 @@ def build(
     Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`, …) are
     that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
     threads. With `explain` the result says of each step that ran why it did; with `require_cached` nothing
-    runs, and `NotCached` says why it would have to. Raises `InlayError`s; see `inlay.errors`.
+    runs, and `NotCached` says why it would have to. For a caller who is not root it is done by another process,
+    in a user namespace. Raises `InlayError`s; see `inlay.errors`.
 
         result = build("examples/service", tags=["service"], cache_to=["type=inline"])
         print(result.digest, [step.outcome for step in result.steps])
@@ -103,4 +104,10 @@ def build(
         require_cached=require_cached,
         explain=explain,
     )
-    return run_build(request, on_event)
+    if rootless.is_privileged():
+        from inlay.builder import build as run_build
+
+        return run_build(request, on_event)
+    from inlay.apart import build_apart
+
+    return build_apart(request, on_event)

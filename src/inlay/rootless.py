@@ -68,7 +68,14 @@ class Entry:
         _write_map("/proc/self/uid_map", f"0 {self._uid} 1")
 
 
-def enter() -> Entry | None:
+def enter() -> None:
+    """Move this process into a user namespace, as `begin_to_enter` does, and wait until its ids are mapped."""
+    entry = begin_to_enter()
+    if entry is not None:
+        entry.wait()
+
+
+def begin_to_enter() -> Entry | None:
     """Move this process, which may have no second thread, into a user and a mount namespace of its own.
 
     None where that is not needed, or is refused: by the kernel, by a seccomp filter, or for a second thread.

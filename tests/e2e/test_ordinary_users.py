@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import struct
+import sys
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -187,3 +189,68 @@ def test_a_folder_of_output_belongs_to_the_user(users: Callable[..., User], cont
     assert done.code == 0, done.err
     assert {path.lstat().st_uid for path in [out, *out.rglob("*")]} == {4711}
     assert {path.lstat().st_gid for path in [out, *out.rglob("*")]} == {4712}
+
+
+def test_the_user_sees_and_deletes_what_belongs_to_the_granted_ids(
+    users: Callable[..., User], context: Path
+) -> None:
+    user = users()
+    assert build(user.inlay, user.give(context)).code == 0
+    shown = user.inlay("du", "--json")
+    assert shown.code == 0, shown.err
+    assert sum(item["size"] for item in json.loads(shown.out)["items"]) > 1_000_000
+    pruned = user.inlay("prune", "--all", "--force")
+    assert pruned.code == 0, pruned.err
+    left = [path for path in user.home.rglob("*") if path.lstat().st_uid != 4711]
+    assert left == []
+
+
+PROGRAM = """
+import os, sys, threading
+import inlay
+from inlay.errors import ProcessFailed
+release = threading.Event()
+other = threading.Thread(target=release.wait)
+other.start()
+try:
+    before = os.getuid(), os.readlink("/proc/self/ns/user")
+    events = []
+    epoch = {"SOURCE_DATE_EPOCH": os.environ["SOURCE_DATE_EPOCH"]}
+    result = inlay.build(sys.argv[1], tags=["made"], build_args=epoch, on_event=events.append)
+    assert (os.getuid(), os.readlink("/proc/self/ns/user")) == before
+    print(result.digest)
+    print({type(event).__name__ for event in events} >= {"Started", "Completed"})
+    print({step.outcome for step in inlay.build(sys.argv[1], build_args=epoch, require_cached=True).steps})
+    try:
+        inlay.build(sys.argv[2], require_cached=True)
+    except inlay.NotCached as error:
+        print(error)
+    try:
+        inlay.build(sys.argv[2])
+    except ProcessFailed as error:
+        print(error.exit_code, error.location.first_line, error)
+    class Enough(Exception):
+        pass
+    def stop(event):
+        raise Enough
+    try:
+        inlay.build(sys.argv[2], on_event=stop)
+    except Enough:
+        print("stopped")
+finally:
+    release.set()
+"""
+
+
+def test_a_python_program_builds_in_another_process(
+    inlay: Callable[..., Any], users: Callable[..., User], context: Path, small: Path, tmp_path: Path
+) -> None:
+    (small / "Dockerfile").write_text(SMALL + "RUN exit 7\n")
+    user = users()
+    done = user.run(sys.executable, "-c", PROGRAM, str(user.give(context)), str(user.give(small)), env=EPOCH)
+    assert done.code == 0, done.err
+    digest, events, outcomes, not_cached, failed, stopped = done.out.splitlines()
+    assert digest == digest_of(build(inlay, context, "--root", str(tmp_path / "store")))
+    assert (events, outcomes, stopped) == ("True", "{'cached'}", "stopped")
+    assert not_cached == "4 steps are not in the cache"
+    assert failed.startswith("7 5 Dockerfile:5: ")

@@ -187,7 +187,7 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
-    entry = rootless.enter()
+    entry = rootless.begin_to_enter()
     call = "check" if arguments.check else arguments.call
     if call != "build":
         from inlay.calls import call_frontend

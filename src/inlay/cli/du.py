@@ -39,9 +39,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _du(arguments: argparse.Namespace) -> int:
+    from inlay.rootless import enter
     from inlay.store import Store
     from inlay.usage import Survey
 
+    enter()
     with Store(arguments.root, warn=lambda text: print(f"inlay: {text}", file=sys.stderr)) as store:
         items, records = Survey(store).items, store.cache.count()
         root = store.root

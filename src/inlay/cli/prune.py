@@ -57,6 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _prune(arguments: argparse.Namespace) -> int:
     from inlay.pruning import prune
+    from inlay.rootless import enter
     from inlay.store import Store
 
     policy = policy_of(arguments)
@@ -64,6 +65,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     def warn(text: str) -> None:
         print(f"inlay: {text}", file=sys.stderr)
 
+    enter()
     with Store(arguments.root, warn=warn) as store:
         if not (arguments.dry_run or arguments.force) and not _agrees(store, policy):
             return 0

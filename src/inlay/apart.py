@@ -1,0 +1,104 @@
+"""A build in a process of its own, for programs that are not root.
+
+A process enters a user namespace as a whole, for good, and before it has threads: nothing that a library may
+do to the program that uses it. So the build is another process, which gets the request, and sends back events
+and in the end the result or the error, all pickled, over two pipes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from inlay.errors import SolveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inlay.progress.events import Event
+    from inlay.request import BuildRequest, BuildResult
+
+_EVENT, _RESULT, _ERROR = "event", "result", "error"
+_START = (
+    "import sys; read_fd, write_fd, *sys.path[:] = sys.argv[1:]; "
+    "from inlay.apart import serve; serve(int(read_fd), int(write_fd))"
+)
+
+
+def build_apart(request: BuildRequest, sink: Callable[[Event], None]) -> BuildResult:
+    """What `inlay.builder.build` does, for callers who cannot unpack images and run steps themselves.
+
+    `sink` is called on the calling thread. When that raises, or Ctrl-C does, the build is stopped and waited for.
+    """
+    request_read, request_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+    command = [sys.executable, "-c", _START, str(request_read), str(answer_write), *sys.path]
+    with open(answer_read, "rb") as answers:
+        with open(request_write, "wb") as requests:
+            try:
+                process = subprocess.Popen(command, pass_fds=(request_read, answer_write))
+            finally:
+                os.close(request_read)
+                os.close(answer_write)
+            pickle.dump(request, requests)
+        try:
+            while True:
+                kind, value = pickle.load(answers)
+                if kind == _EVENT:
+                    sink(value)
+                elif kind == _RESULT:
+                    return value  # type: ignore[no-any-return]
+                else:
+                    raise value
+        except EOFError:
+            raise SolveError(f"the process that builds has ended with {process.wait()}") from None
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            answers.close()
+            process.wait()
+
+
+def serve(read_fd: int, write_fd: int) -> None:
+    """Be the process that builds."""
+    import signal
+
+    from inlay import rootless
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with open(read_fd, "rb") as requests:
+        request = pickle.load(requests)
+    rootless.enter()
+    with open(write_fd, "wb") as answers:
+        lock = threading.Lock()
+
+        def send(kind: str, value: object) -> None:
+            with lock:
+                pickle.dump((kind, value), answers)
+                answers.flush()
+
+        try:
+            _answer(request, send)
+        except (BrokenPipeError, KeyboardInterrupt):
+            os._exit(1)  # nobody listens any more
+
+
+def _answer(request: BuildRequest, send: Callable[[str, object], None]) -> None:
+    from inlay.builder import NotCached, build
+    from inlay.errors import InlayError
+
+    try:
+        send(_RESULT, build(request, lambda event: send(_EVENT, event)))
+    except NotCached as error:
+        error.vertices = ()  # they are this process's
+        send(_ERROR, error)
+    except InlayError as error:
+        send(_ERROR, error)
