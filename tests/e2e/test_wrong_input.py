@@ -81,6 +81,15 @@ def test_a_registry_that_is_down_is_named_once(closed_port: int, tmp_path: Path)
     )
 
 
+def test_a_download_that_fails_is_told_with_its_line(closed_port: int, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{closed_port}/file"
+    done = build(tmp_path, f"FROM scratch\nADD {url} /\n")
+    assert done.code == FAILED
+    last = done.err.splitlines()[-1]
+    assert last.startswith(f"inlay: Dockerfile:2: [1/1] ADD {url} /: ")
+    assert "Connection refused" in last
+
+
 def test_a_cache_that_cannot_be_had_is_a_warning(closed_port: int, tmp_path: Path) -> None:
     place = f"127.0.0.1:{closed_port}/app:1"
     done = build(tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "--cache-from", place)
@@ -120,7 +129,7 @@ WRONG = {
         ),
     ),
     "push-without-name": (("--push", "/tmp"), "nothing to push to: name the image with -t REGISTRY/NAME:TAG"),
-    "shm-size": (("--shm-size", "1q", "/tmp"), "--shm-size 1q: not a size such as 64m"),
+    "shm-size": (("--shm-size", "1q", "/tmp"), "--shm-size 1q: not a size such as 64m or 1.5GB"),
     "call": (
         ("--call", "dance", "/tmp"),
         "--call dance: must be build, check, outline or targets",

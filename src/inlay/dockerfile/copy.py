@@ -161,7 +161,8 @@ class _Copying:
         keep = keep if git.keep_git_dir is None else git.keep_git_dir
         checksum = git.checksum or checksum
         self._request = request._replace(keep_git_dir=keep, checksum=checksum)
-        source = git_source(git, Notes(self.name), keep_git_dir=bool(keep), checksum=checksum)
+        notes = Notes(self.name, location=self._scope.location)
+        source = git_source(git, notes, keep_git_dir=bool(keep), checksum=checksum)
         return self._copy("/"), source
 
     def _from_http(self, url: str) -> tuple[Action, Draft | None]:
@@ -171,7 +172,7 @@ class _Copying:
         if request.checksum:
             check_digest(request.checksum)
         file_name = http_file_name(url)
-        notes = Notes(self.name, (("com.docker.dockerfile.v1.command", ""),))
+        notes = Notes(self.name, (("com.docker.dockerfile.v1.command", ""),), self._scope.location)
         copy = self._copy(join("/", file_name))
         return copy._replace(unpack=bool(request.unpack)), http_source(
             url, file_name, notes, checksum=request.checksum
