@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_CACHED = 1, 2, 3
 
-_COMMANDS = {
+COMMANDS = {
     "build": ("inlay.cli.build", "build an image from a Dockerfile"),
     "cache": ("inlay.cli.cache", "look into a cache"),
     "image": ("inlay.cli.image", "list and delete images in the store"),
     "du": ("inlay.cli.du", "show what takes room in the store"),
     "prune": ("inlay.cli.prune", "delete build cache from the store"),
+    "completion": ("inlay.cli.completion", "print a script that completes the command line in a shell"),
     "debug": ("inlay.cli.debug", "look inside"),
 }
 """Of each command the module whose `add` gives a parser its arguments, and what it does."""
@@ -32,7 +33,7 @@ _COMMANDS = {
 
 def run(argv: Sequence[str]) -> int:
     """Do what `argv` (without the program's name) asks; return the exit code."""
-    arguments = _quickly_parsed(argv) or _parser(argv).parse_args(argv)
+    arguments = _quickly_parsed(argv) or parser_for(argv).parse_args(argv)
     command: Callable[[Any], int] = arguments.command
     try:
         return command(arguments)
@@ -50,11 +51,11 @@ def _quickly_parsed(argv: Sequence[str]) -> Parsed | None:
     if argv[:1] != ["build"]:
         return None
     arguments = Arguments()
-    import_module(_COMMANDS["build"][0]).add(arguments)
+    import_module(COMMANDS["build"][0]).add(arguments)
     return arguments.parse(argv[1:])
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for `argv`: it knows the names of all commands, and the arguments of the one in `argv`."""
     import argparse
 
@@ -75,7 +76,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     wanted = next((argument for argument in argv if not argument.startswith("-")), "")
-    for name, (module, purpose) in _COMMANDS.items():
+    for name, (module, purpose) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
         if name == wanted:
             import_module(module).add(command)
