@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from inlay.actions.fileop import chain, perform, read_by
+from inlay.actions.writing import WritableTree
 from inlay.archive.tree import Tree
 from inlay.llb.decode import decode_op
 from inlay.llb.ops import EMPTY, FileOp
@@ -91,7 +92,8 @@ class RecordedCase:
         target.mkdir()
         if base is not None:
             subprocess.run(["cp", "-a", f"{base}/.", str(target)], check=True)
-        perform(actions, trees, str(target))
+        with WritableTree.at(str(target)) as changed:
+            perform(actions, trees, changed)
         return target
 
     def _layers(self, chain: tuple[str, ...]) -> Path:

@@ -17,11 +17,11 @@ from inlay.actions.cachemounts import CacheMounts
 from inlay.actions.entitlements import check_entitlements
 from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
-from inlay.actions.worker import Worker
+from inlay.actions.worker import Forms, Worker
 from inlay.cache.deferred import DeferredCaches
 from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError, system_error
 from inlay.frontend import Frontend
-from inlay.output import BuiltPlatform, Exporter, Output, Written, plan_outputs
+from inlay.output import BuiltPlatform, Exporter, Output, Written, layer_codec, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
 from inlay.refs import SCRATCH, RefStore
 from inlay.request import BuildResult, StepOutcome
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from inlay.actions.worker import Result
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.executor.executor import Executor
+    from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
     from inlay.request import BuildRequest, Option
     from inlay.solver.export import Export
@@ -103,7 +104,10 @@ class _Build:
             cache_mounts=CacheMounts(store.trees, self.refs),
             emit=sink,
             clock=self._clock,
+            forms=self._forms,
         )
+        self.definitions: list[Definition] = []
+        self.wanted: dict[str, Forms] = {}
         self.exporter = Exporter(
             request, store.root, store.content, self.refs, self.places, sink, self.frontend.epoch_s
         )
@@ -195,6 +199,7 @@ class _Build:
             require_cached=self.request.require_cached,
             more=self.deferred.bring,
         )
+        self.definitions = [result.definition for result in converted]
         targets = [self._target(result) for result in converted]
         solved = iter(await solver.solve([target for target in targets if target is not None]))
         wanted = [target for target in targets if target is not None]
@@ -222,6 +227,19 @@ class _Build:
         )
         self.steps |= steps
         return Edge(steps[definition.target.vertex.digest], definition.target.output)
+
+    def _forms(self, vertex: Vertex) -> Forms:
+        """In which forms a step's result is wanted; found out for all when the first of them runs."""
+        if not self.wanted and self.definitions:
+            from inlay.actions.forms import wanted_forms
+
+            codec = layer_codec(self.request, self.outputs)
+            mounted = codec is None or not all(output.is_image for output in self.outputs)
+            everything = any(option.get("mode") == "max" for option in self.request.cache_to)
+            self.wanted = wanted_forms(
+                self.definitions, Forms(codec, mounted), others=codec if everything else None
+            )
+        return self.wanted.get(str(vertex.digest)) or Forms(None, mounted=True)
 
     # -- why steps ran -------------------------------------------------------------------------------
 

@@ -525,6 +525,13 @@ def _image_layer(layer: Layer) -> ImageLayer:
     return ImageLayer(layer.blob, layer.diff_id, layer.created, layer.description)
 
 
+def layer_codec(request: BuildRequest, outputs: Sequence[Output]) -> Codec | None:
+    """How the layers of an image are packed first; None where nothing wants them packed."""
+    options = [each.option for each in outputs if each.is_image] + list(request.cache_to)
+    packing = [option for option in options if option.type not in ("cacheonly", "inline")]
+    return _codec(packing[0]) if packing else None
+
+
 def _codec(option: Option) -> Codec:
     from inlay.archive.compression import Gzip, Uncompressed, Zstd
 

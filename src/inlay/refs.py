@@ -26,6 +26,7 @@ from inlay.errors import (
 )
 from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descriptor
+from inlay.snapshot.snapshotter import copy_root_looks
 from inlay.solver.keys import Chain
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
 from inlay.timestamp import format_ns, now_ns
@@ -33,9 +34,12 @@ from inlay.timestamp import format_ns, now_ns
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
+    from threading import Event
 
     from inlay.archive.compression import Codec
     from inlay.archive.layer import AppliedLayer
+    from inlay.archive.packing import PackedLayer
+    from inlay.archive.planned import PlannedLayer
     from inlay.archive.tree import Tree
     from inlay.archive.untar import Source as ByteSource
     from inlay.content import BlobSource, ContentStore
@@ -90,9 +94,10 @@ class Source(Protocol):
 class Layer:
     """One layer of one tree. `created` (RFC 3339) and `description` belong to its place in the tree: equal
     blobs may stand in an image twice, made at different times. `base` holds the
-    keys of the layers that a directory was made on."""
+    keys of the layers that a directory was made on; `planned` what is in a layer that this build has made
+    without a directory."""
 
-    __slots__ = ("base", "blob", "created", "description", "diff_id", "directory", "key", "source")
+    __slots__ = ("base", "blob", "created", "description", "diff_id", "directory", "key", "planned", "source")
 
     def __init__(
         self,
@@ -105,6 +110,7 @@ class Layer:
         created: str = "",
         description: str = "",
         base: tuple[str, ...] = (),
+        planned: PlannedLayer | None = None,
     ) -> None:
         self.key = key
         self.blob = blob
@@ -114,6 +120,7 @@ class Layer:
         self.created = created
         self.description = description
         self.base = base
+        self.planned = planned
 
     def __repr__(self) -> str:
         return f"<Layer {self.key[:19]} {self.description[:40]!r}>"
@@ -158,7 +165,7 @@ class RefStore:
         self._named: dict[tuple[str, str, str, str], str] = {}
         self._recalled: dict[str, Ref] = {}
         self._unpacking: dict[str, Task[LayerDir]] = {}
-        self._packing: dict[str, Task[tuple[Descriptor, Digest]]] = {}
+        self._packing: dict[str, Task[PackedLayer]] = {}
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
         self._views: dict[tuple[str, ...], Task[View]] = {}
         self._touched: set[str] = set()
@@ -231,6 +238,79 @@ class RefStore:
         else:
             self._save(layer)
         return layer
+
+    async def add_planned(
+        self,
+        planned: PlannedLayer,
+        *,
+        base: Ref,
+        codec: Codec | None,
+        mounted: bool,
+        description: str,
+        created_ns: int,
+    ) -> Layer:
+        """Make a layer of what it is planned to be: a blob by `codec`, and a directory if it is to be mounted.
+
+        Raises `SourceError` for a file that cannot be read, `ContentError` for one that changes meanwhile.
+        """
+        from threading import Event
+
+        stop = Event()
+        roots = await self.directories(base) if mounted else []
+        incoming = await in_thread(self.snapshotter.receive) if mounted else None
+        try:
+            if incoming is not None and roots:
+                copy_root_looks(self.snapshotter.upper(roots[-1]), incoming.directory)
+            packed = await in_thread(
+                self._write_planned,
+                planned,
+                codec,
+                incoming.directory if incoming is not None else "",
+                stop,
+                limiter=self._disk,
+                abort=stop.set,
+            )
+            directory = incoming.commit() if incoming is not None else None
+        finally:
+            if incoming is not None:
+                incoming.discard()
+        if packed is None:
+            assert directory is not None
+            layer = self.add_directory(directory, description=description, base=base, created_ns=created_ns)
+        else:
+            layer = self.add_blob(
+                packed.blob, packed.diff_id, None, created=format_ns(created_ns), description=description
+            )
+            self._add_form(layer, directory)
+        layer.planned = planned
+        return layer
+
+    def _write_planned(
+        self, planned: PlannedLayer, codec: Codec | None, directory: str, stop: Event
+    ) -> PackedLayer | None:
+        from inlay.archive.layer import apply_entries
+        from inlay.archive.packing import pack_layer
+        from inlay.archive.sourcefile import Sources
+
+        with Sources() as sources:
+            entries = planned.entries(sources)
+            if codec is None:
+                apply_entries(entries, directory)
+                return None
+            limit_ns = self._mtime_limit_ns
+            return pack_layer(
+                entries, self._content, codec, stop=stop, mtime_limit_ns=limit_ns, directory=directory
+            )
+
+    def _add_form(self, layer: Layer, directory: LayerDir | None) -> None:
+        """Note that a layer that is a blob is this directory too."""
+        if directory is None:
+            return
+        if layer.directory is not None:
+            self.snapshotter.remove(directory)
+            return
+        layer.directory = directory
+        self._change("UPDATE layer SET directory = ? WHERE key = ?", [(directory, layer.key)])
 
     def layer_of(self, directory: LayerDir, *, description: str, temporary: bool = False) -> Layer:
         """A directory on its own, such as a download or a checkout, perhaps known from an earlier build."""
@@ -389,6 +469,9 @@ class RefStore:
     async def directories(self, ref: Ref) -> list[LayerDir]:
         """Unpack what is not unpacked yet; pulls what is not here."""
         layers = ref.layers
+        there = [layer.directory for layer in layers if layer.directory is not None]
+        if len(there) == len(layers):
+            return there
         return await gather([spawn(self._directory(layer, layers[:n])) for n, layer in enumerate(layers)])
 
     async def _directory(self, layer: Layer, below: Sequence[Layer]) -> LayerDir:
@@ -487,6 +570,15 @@ class RefStore:
             self._views[key] = spawn(self.own_view(ref))
         return await self._views[key]
 
+    async def stack(self, ref: Ref) -> tuple[Tree | None, list[PlannedLayer]]:
+        """`ref` to look things up in: a tree, and the layers on top of it that are known without one."""
+        count = len(ref.layers)
+        planned: list[PlannedLayer] = []
+        while count and (top := ref.layers[count - 1].planned) is not None:
+            planned.append(top)
+            count -= 1
+        return await self.tree(Ref(ref.layers[:count])) if count else None, planned[::-1]
+
     async def own_view(self, ref: Ref) -> View:
         """A read-only mount of `ref`; the caller closes it."""
         return await in_thread(self.snapshotter.view, await self.directories(ref), limiter=self._disk)
@@ -529,32 +621,38 @@ class RefStore:
         elif layer.diff_id is None:
             await self.directories(Ref((layer,)))
 
-    async def _pack(self, layer: Layer, codec: Codec) -> tuple[Descriptor, Digest]:
+    async def _pack(self, layer: Layer, codec: Codec) -> PackedLayer:
+        from inlay.archive.packing import PackedLayer
+
         row = self._row(layer.key)
         if row is not None and (blob := row.descriptor()) is not None and self._content.has_blob(blob):
-            return blob, Digest.parse(row.diff_id)
+            return PackedLayer(blob, Digest.parse(row.diff_id))
         if layer.directory is None:
             raise BlobNotFound(f"layer {layer.key} is no longer in the store")
         base = Ref(tuple(self._recall(key, "", "") for key in layer.base))
         lower = (await self.view(base)).fd if layer.base else None
-        packed: tuple[Descriptor, Digest] = await in_thread(
-            self._write_blob, layer.directory, lower, codec, limiter=self._disk
-        )
+        packed = await self._write_blob(layer.directory, lower, codec)
         layer.blob, layer.diff_id = packed
         self._save(layer)
         return packed
 
-    def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> tuple[Descriptor, Digest]:
-        from inlay.archive.compression import BlobWriter
-        from inlay.archive.diff import write_layer
+    async def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> PackedLayer:
+        from threading import Event
 
-        limit_ns = None if self.epoch_s is None else self.epoch_s * 10**9
-        with self._content.ingest(digested=True) as ingest:
-            with BlobWriter(ingest, codec) as blob:
-                write_layer(self.snapshotter.upper(directory), blob, lower=lower, mtime_limit_ns=limit_ns)
-            packed = blob.packed
-            ingest.commit(packed.digest)
-        return Descriptor(codec.media_type, packed.digest, packed.size), packed.diff_id
+        from inlay.archive.diff import layer_entries
+        from inlay.archive.packing import pack_layer
+
+        stop, limit_ns = Event(), self._mtime_limit_ns
+
+        def write() -> PackedLayer:
+            entries = layer_entries(self.snapshotter.upper(directory), lower=lower)
+            return pack_layer(entries, self._content, codec, stop=stop, mtime_limit_ns=limit_ns)
+
+        return await in_thread(write, limiter=self._disk, abort=stop.set)
+
+    @property
+    def _mtime_limit_ns(self) -> int | None:
+        return None if self.epoch_s is None else self.epoch_s * 10**9
 
     # -- rows -------------------------------------------------------------------------------------
 

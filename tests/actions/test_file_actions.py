@@ -413,8 +413,8 @@ def test_each_action_of_an_op_looks_names_up_in_what_the_one_before_it_left(
     )
     first, actions = chain(op, 2)
     assert (first, [read_by(action, 2) for action in actions]) == (0, [{1}, {1}])
-    with Tree.at(str(source)) as tree:
-        perform(actions, {1: tree}, str(target))
+    with Tree.at(str(source)) as tree, WritableTree.at(str(target)) as changed:
+        perform(actions, {1: tree}, changed)
     made = (target / "f").stat()
     assert (made.st_uid, made.st_gid) == (7, 8)
 

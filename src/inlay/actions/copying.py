@@ -6,7 +6,6 @@ goes depends on whether it is a folder and on what is at the destination.
 
 from __future__ import annotations
 
-import os
 import stat as mode_bits
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,10 @@ from inlay.actions.entries import (
     HARD_LINK,
     NODE,
     SYMLINK,
-    OpenFile,
     PlannedEntry,
     plan_folders,
 )
+from inlay.archive.sourcefile import SourceFile
 from inlay.archive.tree import Entry, shown
 from inlay.archive.walking import has_exceptions, may_match_below
 from inlay.errors import SolveError
@@ -27,6 +26,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, clean
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from inlay.actions.entries import Destination, Owner
@@ -227,15 +227,19 @@ class _Copier:
                 yield PlannedEntry(HARD_LINK, entry.path, link=first, replaces=entry.replaces)
                 return
         self._source.check_unchanged(folder, name, stat)
-        fd = self._source.open(folder, name)
-        try:
-            content = OpenFile(fd, stat.st_size, has_holes=stat.st_blocks * 512 < stat.st_size)
-            xattrs = self._source.xattrs_of(fd)
-            if self._source.is_context:  # lost on the way, as with BuildKit, though they count in the digest
-                xattrs.pop("security.capability", None)
-            yield entry._replace(content=content, xattrs=xattrs)
-        finally:
-            os.close(fd)
+        content = SourceFile(
+            self._source,
+            folder.path,
+            name,
+            stat.st_size,
+            stat.st_ino,
+            stat.st_ctime_ns,
+            has_holes=stat.st_blocks * 512 < stat.st_size,
+        )
+        xattrs = self._source.xattrs(folder, name)
+        if self._source.is_context:  # lost on the way, as with BuildKit, though they count in the digest
+            xattrs.pop("security.capability", None)
+        yield entry._replace(content=content, xattrs=xattrs)
 
     def _node(self, stat: os.stat_result, entry: PlannedEntry) -> PlannedEntry:
         """A device, fifo or socket.

@@ -1,8 +1,8 @@
 """What a file action is going to write, before anything is: one entry after another.
 
 A plan looks at the tree it is for while it goes on, so each entry must be carried out before the next is
-asked for; the content of an entry is there until then. Whoever carries a plan out may write to a folder
-(`writing`), or note the entries and write them to an archive.
+asked for. Whoever carries a plan out may write to a folder (`writing`), or note the entries and write them to
+an archive (`noting`).
 Paths are absolute in the tree, without links above their last part; `str`, as in `archive.tree`.
 """
 
@@ -19,20 +19,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
+    from inlay.archive.sourcefile import SourceFile
     from inlay.archive.untar import TarReader
 
 FOLDER, FILE, SYMLINK, HARD_LINK, NODE, REMOVAL = "folder", "file", "symlink", "hard link", "node", "removal"
 
 Owner = tuple[int, int]
 """uid and gid."""
-
-
-class OpenFile(NamedTuple):
-    """A file to be copied, open to be read from its start. `has_holes`: it takes less room than its size."""
-
-    fd: int
-    size: int
-    has_holes: bool = False
 
 
 class PlannedEntry(NamedTuple):
@@ -46,8 +39,8 @@ class PlannedEntry(NamedTuple):
     times: tuple[int, int] | None = None
     """atime and mtime, in nanoseconds. Those of a folder hold once all that is in it is written."""
     xattrs: Mapping[str, bytes] = {}
-    content: OpenFile | bytes | TarReader | None = None
-    """Of a file. A reader stands at the member whose data it is."""
+    content: SourceFile | bytes | TarReader | None = None
+    """Of a file. A reader stands at the member whose data it is, until the next entry is asked for."""
     link: str = ""
     """The text of a symlink, or the path of the file that a hard link is one more name of."""
     device: int = 0

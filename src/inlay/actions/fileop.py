@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from inlay.actions.copying import CopyOptions, plan_copy
+from inlay.actions.entries import Destination
 from inlay.actions.file import plan_action
+from inlay.actions.noting import NotedLayer, Unnoted
 from inlay.actions.ownership import find_owner
 from inlay.actions.writing import WritableTree
 from inlay.archive.tree import Tree
@@ -14,13 +15,27 @@ from inlay.errors import SolveError
 from inlay.llb.ops import EMPTY, Copy, FileOp
 from inlay.refs import SCRATCH, Ref
 from inlay.tasks import in_thread
+from inlay.timestamp import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from inlay.actions.entries import PlannedEntry
     from inlay.actions.worker import Result, Worker
     from inlay.llb.graph import Vertex
     from inlay.llb.ops import FileAction
+    from inlay.refs import Layer
+
+    Trees = Mapping[int, Tree | None]
+
+
+class Target(Destination, Protocol):
+    """Where actions are done: in a folder, or on paper."""
+
+    def carry_out(self, plan: Iterable[PlannedEntry]) -> None: ...
+
+    def users(self) -> Tree | None:
+        """A tree to look users up in, as they are now; None where there are none."""
 
 
 async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[Result]) -> Ref:
@@ -29,17 +44,51 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
     base = SCRATCH if first == EMPTY else await worker.as_layers(inputs[first])
     read = {index for action in actions for index in read_by(action, len(inputs))}
     trees = {index: await worker.tree(inputs[index]) for index in read}
-    active = await worker.refs.prepare(base)
+    codec, mounted = worker.forms(vertex)
+    noted = await _note(worker, actions, trees, base)
+    if noted is None:
+        layer = await _in_folder(worker, vertex, actions, trees, base)
+    else:
+        layer = await worker.refs.add_planned(
+            noted.layer,
+            base=base,
+            codec=codec,
+            mounted=mounted or codec is None or not noted.is_whole_in_archive,
+            description=vertex.name,
+            created_ns=worker.clock(),
+        )
+    return Ref((*base.layers, layer))
+
+
+async def _note(worker: Worker, actions: Sequence[FileAction], trees: Trees, base: Ref) -> NotedLayer | None:
+    """What `actions` do to `base`, if that can be told without doing it."""
+    tree, planned = await worker.refs.stack(base)
+    noted = NotedLayer(tree, planned, now_ns=now_ns())
     try:
-        await in_thread(perform, actions, trees, active.path, limiter=worker.disk)
+        with noted:
+            await in_thread(perform, actions, trees, noted, limiter=worker.disk)
+    except Unnoted:
+        return None
+    return noted
+
+
+async def _in_folder(
+    worker: Worker, vertex: Vertex, actions: Sequence[FileAction], trees: Trees, base: Ref
+) -> Layer:
+    """Do `actions` on a copy of `base`."""
+    active = await worker.refs.prepare(base)
+
+    def write() -> None:
+        with WritableTree.at(active.path) as target:
+            perform(actions, trees, target)
+
+    try:
+        await in_thread(write, limiter=worker.disk)
         directory = await in_thread(active.commit, limiter=worker.disk)
     except BaseException:
         await in_thread(active.discard)
         raise
-    layer = worker.refs.add_directory(
-        directory, description=vertex.name, base=base, created_ns=worker.clock()
-    )
-    return Ref((*base.layers, layer))
+    return worker.refs.add_directory(directory, description=vertex.name, base=base, created_ns=worker.clock())
 
 
 def chain(op: FileOp, count: int) -> tuple[int, list[FileAction]]:
@@ -74,16 +123,13 @@ def read_by(action: FileAction, count: int) -> set[int]:
     return read
 
 
-def perform(actions: Sequence[FileAction], trees: Mapping[int, Tree | None], path: str) -> None:
-    """Do `actions` on the folder `path`. A tree of None is empty."""
-    with ExitStack() as stack:
-        empty = stack.enter_context(Tree.empty())
-        target = stack.enter_context(WritableTree.at(path))
-        own = stack.enter_context(Tree.at(path))
+def perform(actions: Sequence[FileAction], trees: Trees, target: Target) -> None:
+    """Do `actions` on `target`. A tree of None is empty."""
+    with Tree.empty() as empty:
         for action in actions:
 
             def owner_tree(index: int, changed: int = action.input) -> Tree:
-                return own if index == changed else trees.get(index) or empty
+                return (target.users() if index == changed else trees.get(index)) or empty
 
             owner = find_owner(getattr(action.action, "owner", None), owner_tree)
             source = trees.get(action.secondary_input) or empty

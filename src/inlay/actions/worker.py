@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inlay.errors import CacheError
+from inlay.namedtuple import NamedTuple
 from inlay.refs import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
 
     from inlay.actions.cachemounts import CacheMounts
     from inlay.actions.secrets import Secrets
+    from inlay.archive.compression import Codec
     from inlay.archive.tree import Tree
     from inlay.executor.executor import Executor
+    from inlay.llb.graph import Vertex
     from inlay.progress.events import Event
     from inlay.refs import RefStore
     from inlay.solver.keys import CacheRecord
@@ -22,6 +25,13 @@ if TYPE_CHECKING:
 
 Result = Ref | ContextRef
 """What a vertex gives to those that use it."""
+
+
+class Forms(NamedTuple):
+    """How a layer is to be packed if it is wanted as a blob, and whether it is wanted as a directory."""
+
+    codec: Codec | None
+    mounted: bool
 
 
 class Worker:
@@ -36,9 +46,11 @@ class Worker:
         cache_mounts: CacheMounts,
         emit: Callable[[Event], None],
         clock: Callable[[], int],
+        forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
         epoch_s: int | None = None,
     ) -> None:
-        """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run."""
+        """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
+        tells in which forms a step's result is wanted."""
         self.refs = refs
         self.secrets = secrets
         self.cache_mounts = cache_mounts
@@ -47,6 +59,7 @@ class Worker:
         self.epoch_s = epoch_s
         self.disk = Limiter(4)
         self.processes = Limiter(16)
+        self.forms = forms
         self._make_executor = make_executor
         self._executor: Task[Executor] | None = None
         self._copies: dict[int, Task[Ref]] = {}

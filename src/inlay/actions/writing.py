@@ -10,8 +10,9 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from inlay.actions.entries import FILE, FOLDER, HARD_LINK, NODE, REMOVAL, SYMLINK, OpenFile, PlannedEntry
+from inlay.actions.entries import FILE, FOLDER, HARD_LINK, NODE, REMOVAL, SYMLINK, PlannedEntry
 from inlay.archive.rooted import remove_tree
+from inlay.archive.sourcefile import OpenFolders, SourceFile, Sources
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 18
 _BETTER_BY_HAND = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EIO)
@@ -35,14 +35,14 @@ class WritableTree:
     For one thread at a time.
     """
 
-    __slots__ = ("_buffer", "_folders", "_later", "_tree")
+    __slots__ = ("_buffer", "_folders", "_later", "_sources", "_tree")
 
     def __init__(self, fd: int) -> None:
         """`fd` is open on the folder, and is taken over."""
         self._tree = Tree(fd)
         self._buffer = bytearray(_CHUNK)
-        self._folders: list[tuple[str, int]] = []
-        """The open folders on the way to the last one that was written to."""
+        self._folders = OpenFolders(self._tree)
+        self._sources = Sources()
         self._later: dict[str, PlannedEntry] = {}
         """Folders that get their modes and times once all is written, by path."""
 
@@ -59,8 +59,8 @@ class WritableTree:
         self.close()
 
     def close(self) -> None:
-        while self._folders:
-            os.close(self._folders.pop()[1])
+        self._folders.close()
+        self._sources.close()
         self._tree.close()
 
     # -- as a destination ---------------------------------------------------------------------------
@@ -85,6 +85,9 @@ class WritableTree:
 
     def glob(self, pattern: str) -> list[str]:
         return list(glob(self._tree, pattern, follow_links=False))
+
+    def users(self) -> Tree:
+        return self._tree
 
     # -- carrying out -------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class WritableTree:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
         try:
             content = entry.content
-            if isinstance(content, OpenFile):
+            if isinstance(content, SourceFile):
                 self._copy(content, fd, entry.path)
             elif isinstance(content, bytes):
                 _write_all(fd, content)
@@ -159,12 +162,15 @@ class WritableTree:
         finally:
             os.close(fd)
 
-    def _copy(self, source: OpenFile, fd: int, path: str) -> None:
+    def _copy(self, file: SourceFile, fd: int, path: str) -> None:
         """Copy a file's data: blocks are shared where the file system can, holes stay holes."""
-        copy = self._copy_segments if source.has_holes else self._copy_range
-        copied = copy(source.fd, fd, source.size)
-        if copied != source.size or os.readv(source.fd, (bytearray(1),)):
-            raise SourceError(f"a file changed while it was copied to {shown(path)}")
+        copy = self._copy_segments if file.has_holes else self._copy_range
+        source = self._sources.open(file)
+        try:
+            if copy(source, fd, file.size) != file.size or os.readv(source, (bytearray(1),)):
+                raise SourceError(f"a file changed while it was copied to {shown(path)}")
+        finally:
+            os.close(source)
 
     def _copy_segments(self, source: int, fd: int, size: int) -> int:
         """As `_copy_range` from the start to the end, but what is a hole becomes one."""
@@ -228,17 +234,7 @@ class WritableTree:
 
     def _folder(self, path: str) -> int:
         """Open the folder `path`; the descriptor stays open until another branch of the tree is wanted."""
-        folders = self._folders
-        while folders and not (path == folders[-1][0] or path.startswith(folders[-1][0] + "/")):
-            os.close(folders.pop()[1])
-        if not folders:
-            folders.append(("", self._tree.open_folder("")))
-        here, fd = folders[-1]
-        for name in path[len(here) + 1 :].split("/") if path != here else ():
-            here += "/" + name
-            fd = os.open(name, _FOLDER, dir_fd=fd)
-            folders.append((here, fd))
-        return fd
+        return self._folders.at(path).fd
 
 
 def _merged(before: PlannedEntry, after: PlannedEntry) -> PlannedEntry:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Tree = str | bytes | int
 
-_KINDS = {
+KINDS = {
     stat.S_IFREG: FILE,
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFLNK: SYMLINK,
@@ -236,7 +236,7 @@ class _Walk:
 
     def _entry(self, folder: _Folder, name: bytes, path: bytes, status: os.stat_result) -> Entry:
         mode = status.st_mode
-        kind = _KINDS[stat.S_IFMT(mode)]
+        kind = KINDS[stat.S_IFMT(mode)]
         size, link, opener, major, minor = 0, b"", None, 0, 0
         if kind == FILE:
             size, opener = status.st_size, partial(os.open, name, _READ, dir_fd=folder.upper)

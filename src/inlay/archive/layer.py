@@ -354,6 +354,10 @@ class _Unpacker:
                 copy_data(source, fd)
             finally:
                 os.close(source)
+        else:
+            view = memoryview(entry.data)
+            while view:
+                view = view[os.write(fd, view) :]
 
     def _make_link(self, entry: Entry, name: bytes) -> None:
         folder, _, target = clean_name(entry.link).rpartition(b"/")

@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     `name` is relative, without a slash at its end. `size` is that of the data: 0 unless `kind` is FILE.
     `link` is what a symlink holds, or the name of the earlier entry that a hard link is the same file as.
     `xattrs` are (name, value) pairs. `open` returns a descriptor to read `size` bytes from, which the writer
-    closes; it is called before the next entry is asked for.
+    closes; it is called before the next entry is asked for. Without it the data is `data`.
     """
 
     name: bytes
@@ -56,6 +56,7 @@ class Entry(NamedTuple):
     minor: int = 0
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     open: Callable[[], int] | None = None
+    data: bytes = b""
 
 
 def write_entries(entries: Iterable[Entry], out: Sink) -> None:
@@ -84,15 +85,19 @@ class TarWriter:
     def add(self, entry: Entry) -> None:
         """Write `entry` and its data."""
         self._put(encode_header(entry))
-        if entry.size and entry.kind == FILE:
-            if entry.open is None:
+        if not entry.size or entry.kind != FILE:
+            return
+        if entry.open is None:
+            if len(entry.data) != entry.size:
                 raise ValueError(f"{entry.name!r} has a size but no data")
+            self._put(entry.data)
+        else:
             fd = entry.open()
             try:
                 self._copy(fd, entry)
             finally:
                 os.close(fd)
-            self._put(_ZEROS[: -entry.size % BLOCK])
+        self._put(_ZEROS[: -entry.size % BLOCK])
 
     def add_data(self, entry: Entry, data: bytes) -> None:
         """Write `entry` with `data` that is at hand."""

@@ -166,13 +166,17 @@ class Tree:
             fd = inner
         return fd
 
+    def open_below(self, folder: Folder, name: str) -> int:
+        """Open the folder `name` in `folder`; a descriptor."""
+        return os.open(name, _FOLDER, dir_fd=folder.fd)
+
     def enter(self, folder: Folder, name: str, state: object = None) -> Folder:
         """Open the folder `name` in `folder`."""
         path = f"{folder.path}/{name}"
         if path.count("/") > MAX_DEPTH:
             raise SourceError(f"{shown(path)} lies more than {MAX_DEPTH} folders deep")
         try:
-            return Folder(os.open(name, _FOLDER, dir_fd=folder.fd), path, state)
+            return Folder(self.open_below(folder, name), path, state)
         except OSError as error:
             raise self.unreadable(path, error) from error
 
