@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from inlay.actions.cachemounts import remove_cache_folder
+from inlay.actions.cachemounts import remove_cache_folder, sweep_cache_folders
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import UsageError
@@ -20,6 +20,7 @@ from inlay.oci.descriptor import REF_NAME
 from inlay.oci.referrers import is_referrers_tag, referrers_tag
 from inlay.reference import parse as parse_reference
 from inlay.request import parse_age
+from inlay.snapshot.snapshotter import LayerDirs
 from inlay.usage import (
     CACHE_MOUNT,
     GIT,
@@ -29,6 +30,7 @@ from inlay.usage import (
     LEFTOVER,
     MEMORY,
     Survey,
+    tree_roots,
 )
 
 if TYPE_CHECKING:
@@ -169,8 +171,12 @@ class _Pruning:
                 self._delete(item)
             except OSError as error:
                 warn(f"{item.id} cannot be deleted: {(error.strerror or str(error)).lower()}")
-        for dirs in {each.dirs.root: each.dirs for each in self._survey.directories.values()}.values():
+        for base in tree_roots(self._store.root):
+            dirs = LayerDirs(f"{base}/snapshots")
             dirs.drop_merged(stale_only=not self._everything)
+            sweep_cache_folders(base)
+            if os.path.isdir(f"{dirs.root}/new"):
+                dirs.sweep()
         _forget_old_notes(self._store.root)
 
     def _drop_names(self) -> None:

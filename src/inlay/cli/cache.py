@@ -66,10 +66,13 @@ def _warn(text: str) -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     from inlay.cache.inspection import inspect_cache
     from inlay.journal import Journal
+    from inlay.rootless import enter
     from inlay.sources.places import Places
     from inlay.store import Store
 
     option = cache_option(arguments.cache)
+    if arguments.context:
+        enter()
     with Store(arguments.root, warn=_warn) as store:
         places = Places(store.root, insecure_registries=arguments.insecure_registry)
         try:

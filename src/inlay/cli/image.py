@@ -59,8 +59,10 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 def _rm(arguments: argparse.Namespace) -> int:
     from inlay.pruning import remove_images
+    from inlay.rootless import enter
     from inlay.store import Store
 
+    enter()
     with Store(arguments.root, warn=_warn) as store:
         for name, digest in remove_images(store, arguments.names):
             print(f"deleted {name} ({short(digest)})")
