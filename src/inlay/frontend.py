@@ -196,7 +196,7 @@ class Frontend:
         if request.network != "default":
             options["force-network-mode"] = request.network
         if request.add_hosts:
-            options["add-hosts"] = ",".join(_host_option(text) for text in request.add_hosts)
+            options["add-hosts"] = ",".join(request.add_hosts)
         if request.shm_size:
             options["shm-size"] = str(parse_size(request.shm_size, "--shm-size"))
         if request.ulimits:
@@ -418,11 +418,3 @@ def _read(path: str, name: str) -> bytes:
     if len(data) > DOCKERFILE_LIMIT:
         raise UsageError(f"{name} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
     return data
-
-
-def _host_option(text: str) -> str:
-    """docker's `HOST:IP` or `HOST=IP` in the frontend's notation."""
-    name, equals, address = text.partition("=")
-    if not equals:
-        name, _, address = text.partition(":")
-    return f"{name}={address.strip('[]')}"

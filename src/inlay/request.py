@@ -317,6 +317,14 @@ def parse_ssh(text: str) -> SshForward:
     return SshForward(name, paths, any(parse_bool(field[4:]) for field in raw))
 
 
+def parse_host(text: str) -> str:
+    """`HOST:IP` or `HOST=IP` for /etc/hosts; `host-gateway` is the machine, whose network steps use."""
+    name, equals, address = text.partition("=") if "=" in text else text.partition(":")
+    if not name or not equals or not address:
+        raise UsageError(f"--add-host {text}: expected HOST:IP")
+    return f"{name}={'127.0.0.1' if address == 'host-gateway' else address.strip('[]')}"
+
+
 def parse_allow(text: str) -> str:
     """An entitlement for `--allow`."""
     if text not in (ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE):

@@ -33,7 +33,7 @@ COMMANDS = {
 
 def run(argv: Sequence[str]) -> int:
     """Do what `argv` (without the program's name) asks; return the exit code."""
-    arguments = _quickly_parsed(argv) or parser_for(argv).parse_args(argv)
+    arguments = _parsed(argv)
     command: Callable[[Any], int] = arguments.command
     try:
         return command(arguments)
@@ -46,13 +46,15 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAILED
 
 
-def _quickly_parsed(argv: Sequence[str]) -> Parsed | None:
-    """The arguments of an ordinary `inlay build`."""
-    if argv[:1] != ["build"]:
-        return None
-    arguments = Arguments()
-    import_module(COMMANDS["build"][0]).add(arguments)
-    return arguments.parse(argv[1:])
+def _parsed(argv: Sequence[str]) -> Parsed | argparse.Namespace:
+    """The arguments; those of an ordinary `inlay build` without argparse."""
+    parsed = None
+    if argv[:1] == ["build"]:
+        arguments = Arguments()
+        import_module(COMMANDS["build"][0]).add(arguments)
+        argv = ["build", *arguments.plain(argv[1:])]
+        parsed = arguments.parse(argv[1:])
+    return parsed or parser_for(argv).parse_args(argv)
 
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:

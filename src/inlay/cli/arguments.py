@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from inlay.namedtuple import NamedTuple
+from inlay.request import parse_bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,6 +66,17 @@ class Arguments:
         self._defaults[name] = False if action == "store_true" else default
         for flag in flags:
             self._options[flag] = _Option(name, action, choices)
+
+    def plain(self, argv: Sequence[str]) -> list[str]:
+        """`argv` as every parser reads it: with `--flag` for docker's `--flag=true`, and none for `--flag=false`."""
+        plain = []
+        for argument in argv:
+            flag, equals, text = argument.partition("=")
+            option = self._options.get(flag) if equals else None
+            value = parse_bool(text) if option is not None and option.action == "store_true" else None
+            if value is not False:
+                plain.append(argument if value is None else flag)
+        return plain
 
     def parse(self, argv: Sequence[str]) -> Parsed | None:
         """The values of `argv`; None where it takes argparse to say what they are."""

@@ -12,8 +12,10 @@ from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
     parse_allow,
+    parse_bool,
     parse_cache_from,
     parse_cache_to,
+    parse_host,
     parse_mirror,
     parse_output,
     parse_pair,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
     from inlay.progress.events import Event
     from inlay.request import StepOutcome
+
+
+_HIDDEN = "==SUPPRESS=="
+"""As argparse calls it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +146,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="build, or only tell: check, outline or targets",
     )
     more.add_argument("-q", "--quiet", action="store_true", help="print the image's digest only")
+    _add_dockers(parser)
+
+
+def _add_dockers(parser: argparse.ArgumentParser) -> None:
+    """What scripts for docker pass, and what changes nothing here: the image is in the store at once, there are no
+    containers to remove, and no attestations."""
+    for flag in ("--load", "--rm", "--force-rm", "--compress"):
+        parser.add_argument(flag, action="store_true", help=_HIDDEN)
+    for flag in ("--provenance", "--sbom", "--builder"):
+        parser.add_argument(flag, default="", help=_HIDDEN)
 
 
 def _add_steps(group: argparse._ArgumentGroup) -> None:
@@ -238,6 +254,9 @@ def _explain(steps: Sequence[StepOutcome]) -> None:
 
 def request_of(arguments: argparse.Namespace) -> BuildRequest:
     """Turn parsed arguments into a request; raise `UsageError` for what does not fit together."""
+    for flag in ("provenance", "sbom"):
+        if getattr(arguments, flag) and parse_bool(getattr(arguments, flag)) is not False:
+            raise UsageError(f"--{flag}: attestations are not made; leave it out, or say --{flag}=false")
     outputs = [parse_output(text) for text in arguments.output]
     if arguments.push:
         outputs = pushing(outputs)
@@ -251,7 +270,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         build_args=_with_epoch(build_args),
         target=arguments.target,
         platforms=tuple(part for text in arguments.platform for part in text.split(",") if part),
-        labels=tuple(parse_pair(text, "--label") for text in arguments.label),
+        labels=tuple(_label(text) for text in arguments.label),
         annotations=tuple(parse_pair(text, "--annotation") for text in arguments.annotation),
         outputs=tuple(outputs),
         cache_from=tuple(parse_cache_from(text) for text in arguments.cache_from),
@@ -262,7 +281,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         build_contexts=tuple(parse_pair(text, "--build-context") for text in arguments.build_context),
         secrets=tuple(parse_secret(text) for text in arguments.secret),
         ssh=tuple(parse_ssh(text) for text in arguments.ssh),
-        add_hosts=tuple(arguments.add_host),
+        add_hosts=tuple(parse_host(text) for text in arguments.add_host),
         network=arguments.network,
         shm_size=arguments.shm_size,
         ulimits=tuple(arguments.ulimit),
@@ -283,6 +302,11 @@ def _build_arg(text: str) -> tuple[str, str | None]:
     if not name:
         raise UsageError(f"--build-arg {text}: expected NAME=VALUE")
     return name, value if separator else os.environ.get(name)
+
+
+def _label(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, or `NAME` for an empty one, as with docker."""
+    return parse_pair(text if "=" in text else f"{text}=", "--label")
 
 
 def _with_epoch(build_args: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

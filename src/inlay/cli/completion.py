@@ -64,6 +64,8 @@ def _below(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[
             purposes = {choice.dest: choice.help or "" for choice in action._choices_actions}
             subcommands += [(name, purposes.get(name, "")) for name in action.choices]
             below += action.choices.items()
+        elif action.help == argparse.SUPPRESS:
+            continue
         elif action.option_strings:
             purpose = (action.help or "").partition(";")[0]
             options.append(
