@@ -17,7 +17,7 @@ from inlay.errors import UsageError
 from inlay.layout import IMAGE_NAME, LayoutFolder
 from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import REF_NAME
-from inlay.oci.referrers import is_referrers_tag, referrers_tag
+from inlay.oci.referrers import is_referrers_tag
 from inlay.reference import parse as parse_reference
 from inlay.request import parse_age
 from inlay.snapshot.snapshotter import LayerDirs
@@ -30,6 +30,7 @@ from inlay.usage import (
     LEFTOVER,
     MEMORY,
     Survey,
+    images_in,
     tree_roots,
 )
 
@@ -253,9 +254,11 @@ def remove_images(store: Store, names: Sequence[str]) -> list[tuple[str, str]]:
             raise UsageError(f"there is no image {name}; `inlay image ls` shows those that there are")
         unwanted |= found
     LayoutFolder(store.root).unlist(lambda each: each in unwanted)
-    left = {each.digest for each in listed} - {each.digest for each in unwanted}
-    tags = {referrers_tag(each.digest) for each in unwanted if each.digest not in left}
-    LayoutFolder(store.root).unlist(lambda each: each.annotation(REF_NAME) in tags)
+    # What lies beside an image, or beside the platforms of one, goes with the last of its names.
+    needed = {digest for image in images_in(store) for digest in image.digests}
+    LayoutFolder(store.root).unlist(
+        lambda each: is_referrers_tag(each.annotation(REF_NAME)) and str(each.digest) not in needed
+    )
     with store.alone(wait=False) as alone:
         if alone:
             _Pruning(store, Policy(kinds=(LEFTOVER,))).carry_out(lambda message: None)

@@ -96,7 +96,7 @@ class Survey:
         self.trees = _tree_rows(store.layers)
         self.results = store.cache.results()
         self.blobs = {str(blob.digest): blob for blob in store.content.blobs()}
-        self.images = _images(store)
+        self.images = images_in(store)
         self.held = frozenset(digest for image in self.images for digest in image.digests)
         """Blobs of images that have a name."""
         self.directories = _directories(store.root, sized=sized)
@@ -265,7 +265,8 @@ def _tree_rows(database: sqlite3.Connection) -> dict[str, Tree]:
     return {row[0]: Tree(*row[1:]) for row in rows}
 
 
-def _images(store: Store) -> list[NamedImage]:
+def images_in(store: Store) -> list[NamedImage]:
+    """The images that have a name, each with all that it is made of and what lies beside it."""
     if not os.path.exists(f"{store.root}/index.json"):
         return []
     layout = LayoutFolder(store.root)
@@ -318,7 +319,7 @@ def _image_items(images: Iterable[NamedImage], blobs: Mapping[str, BlobInfo]) ->
 def named_images(store: Store) -> list[Item]:
     """The images that have a name, by name; their `description` is the digest. Each is counted in full."""
     blobs = {str(blob.digest): blob for blob in store.content.blobs()}
-    found = [item for image in _images(store) for item in _image_items([image], blobs)]
+    found = [item for image in images_in(store) for item in _image_items([image], blobs)]
     return sorted(found, key=lambda item: item.id)
 
 

@@ -230,6 +230,21 @@ def test_each_platform_keeps_the_layers_of_other_stages_beside_it(
     assert len(set(re.findall(r"importing cache of other stages from (\S+)\n", second.err))) == 2
 
 
+def test_an_image_that_is_removed_takes_what_lies_beside_each_platform_with_it(
+    inlay: Callable[..., Any], context: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "s"
+    build = (*BUILD, "--platform", BOTH, "--root", str(store), "--cache-to", "type=inline,mode=max")
+    for name in ("x", "y"):
+        assert inlay(*build, "-t", name, str(context)).code == 0
+    listed = json.loads((store / "index.json").read_text())["manifests"]
+    assert len(listed) == 4  # two names, and what lies beside each of the two platforms
+    assert inlay("image", "rm", "--root", str(store), "x").code == 0
+    assert len(json.loads((store / "index.json").read_text())["manifests"]) == 3
+    assert inlay("image", "rm", "--root", str(store), "y").code == 0
+    assert json.loads((store / "index.json").read_text())["manifests"] == []
+
+
 def test_a_platform_without_run_needs_no_emulator_and_one_with_says_what_it_needs(
     inlay: Callable[..., Any], context: Path, base: str, tmp_path: Path
 ) -> None:
