@@ -151,6 +151,8 @@ class Explainer:
         causes = explain(self._solver, Edge(step))
         reasons: list[str] = []
         changes: list[Change] = []
+        if ran := [_name_of(step, cause.input) for cause in causes if cause.kind == RAN]:
+            reasons.append(f"made from {' and '.join(dict.fromkeys(ran))}, which {self._ran}")
         for cause in causes:
             reason, changed = self._tell(step, cause, alone=len(causes) == 1)
             reasons.append(reason)
@@ -173,7 +175,7 @@ class Explainer:
             BARE: "a cache knows it, but keeps no layers of it: with mode=min, and in an image, only those "
             "of the image are kept; mode=max keeps all",
             APART: "each of its inputs is known, but it was never done with all of them together",
-            RAN: f"made from {below}, which {self._ran}",
+            RAN: "",  # told together
             ELSEWHERE: f"it was cached, but never on {below}",
         }
         return sentences[cause.kind], ()
@@ -189,7 +191,8 @@ class Explainer:
         notes = list(filter(None, map(self._journal.step, list(others)[:MAX_CANDIDATES])))
         if changed := _least_changed(_note_of(step), notes):
             return "the step itself has changed", changed
-        new = "no cache has this step"
+        platform = step.vertex.platform
+        new = "no cache has this step" + (f" for {platform}" if platform not in (None, host()) else "")
         seen = [Change("cached here", note.name) for note in notes]
         described = self._described(target for targets in others.values() for target in targets)
         seen += [Change("in an imported cache", text) for text in described]
@@ -275,7 +278,9 @@ def _name_of(step: Step, i: int) -> str:
     if not isinstance(op, SourceOp):
         if not below.vertex.name:
             return "the build context"  # unpacked: no instruction stands for it
-        label, bracket, _ = below.vertex.name.partition("] ")
+        label, bracket, rest = below.vertex.name.partition("] ")
+        if label == "[internal":
+            return "its inline document" if "inline document" in rest else rest
         return label + "]" if bracket else label
     if op.scheme == "local":
         name = op.identifier.partition("://")[2]

@@ -90,7 +90,7 @@ def test_files_that_changed_are_named(project: Project) -> None:
     assert block(report, 6) == [
         "what it takes from the build context has changed",
         "~ src/a: 1 byte → 6 bytes",
-        "~ src/b: mode 0644 → mode 0755",
+        "~ src/b: mode 0644 → 0755",
         "+ src/new: 0 bytes",
     ]
     assert block(report, 7) == ["made from [stage-1 2/4], which ran"]

@@ -48,7 +48,8 @@ def _lines(change: Change) -> list[str]:
     what, before, after = map(_visible, change)
     if not before or not after:
         return ["+" if after else "-", f"{what}: {before or after}"]
-    line = f"{what}: {before} → {after}"
+    word = before.partition(" ")[0]  # of "mode 0644" and "mode 0755" one "mode" is enough
+    line = f"{what}: {before} → {after.removeprefix(f'{word} ') if ' ' in before else after}"
     if len(line) <= MAX_WIDTH:
         return ["~", line]
     before, after = _differing(before, after)
