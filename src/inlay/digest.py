@@ -11,6 +11,10 @@ from inlay.errors import ContentError
 _SHAPE = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})\Z")
 
 
+def is_digest(text: str) -> bool:
+    return _SHAPE.match(text) is not None
+
+
 class Digest(str):
     """A checked digest. It is a `str`: the text is what is hashed again, stored and sent."""
 

@@ -13,10 +13,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _MAGIC = b"inlay digests 1\n"
 _KEY = struct.Struct("<QQqqq")
+_pack = _KEY.pack
 _DIGEST = 32
 _RECORD = _KEY.size + _DIGEST
 _SECOND = 1_000_000_000
@@ -33,23 +34,32 @@ class DigestMemory:
     the others found out is found out again.
     """
 
-    __slots__ = ("_fresh", "_known", "_path", "_used")
+    __slots__ = ("_found", "_fresh", "_known", "_path")
 
     def __init__(self, path: str | None = None) -> None:
         self._path = path
         self._known = _load(path) if path else {}
-        self._used: dict[bytes, bytes] = {}
-        self._fresh = 0
+        self._fresh: dict[bytes, bytes] = {}
+        self._found: list[bytes] = []
+        """Keys that were asked for and known."""
 
     def get(self, stat: os.stat_result) -> str | None:
-        key = _KEY.pack(stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns, stat.st_mtime_ns)
-        digest = self._known.get(key)
-        if digest is None:
-            digest = self._used.get(key)
+        return self.get_all([stat])[0]
+
+    def get_all(self, stats: Iterable[os.stat_result]) -> list[str | None]:
+        """The digest of each, None of those that are not known."""
+        known, fresh, found = self._known.get, self._fresh.get, self._found.append
+        digests: list[str | None] = []
+        add = digests.append
+        for stat in stats:
+            key = _pack(stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns, stat.st_mtime_ns)
+            digest = known(key) or fresh(key)
             if digest is None:
-                return None
-        self._used[key] = digest
-        return "sha256:" + digest.hex()
+                add(None)
+            else:
+                found(key)
+                add("sha256:" + digest.hex())
+        return digests
 
     def put(self, stat: os.stat_result, digest: str, started_ns: int) -> None:
         """Remember a digest made of what was read from `started_ns` on.
@@ -60,9 +70,8 @@ class DigestMemory:
         tick = _TICK if ctime % _SECOND else _COARSE_TICK
         if ctime > started_ns - tick:
             return
-        key = _KEY.pack(stat.st_dev, stat.st_ino, stat.st_size, ctime, stat.st_mtime_ns)
-        self._used[key] = bytes.fromhex(digest[7:])
-        self._fresh += 1
+        key = _pack(stat.st_dev, stat.st_ino, stat.st_size, ctime, stat.st_mtime_ns)
+        self._fresh[key] = bytes.fromhex(digest[7:])
 
     def save(self) -> None:
         """Write what is new, if anything is. What was not used is kept while it does not outweigh the rest.
@@ -71,14 +80,15 @@ class DigestMemory:
         """
         if not self._fresh or self._path is None:
             return
-        records = {**self._known, **self._used} if len(self._known) <= 4 * len(self._used) else self._used
+        used = {key: self._known[key] for key in self._found if key in self._known} | self._fresh
+        records = {**self._known, **used} if len(self._known) <= 4 * len(used) else used
         body = b"".join(_flat(records))
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         temporary = f"{self._path}.{os.getpid()}"
         with open(temporary, "wb") as file:
             file.write(_MAGIC + sha256(body).digest() + body)
         os.replace(temporary, self._path)
-        self._known, self._fresh = records, 0
+        self._known, self._fresh = records, {}
 
 
 def _flat(records: dict[bytes, bytes]) -> Iterator[bytes]:
@@ -94,10 +104,10 @@ def _load(path: str) -> dict[bytes, bytes]:
             data = file.read()
     except OSError:
         return {}
-    start, size = len(_MAGIC) + _DIGEST, _KEY.size
+    start = len(_MAGIC) + _DIGEST
     body = memoryview(data)[start:]
     if not data.startswith(_MAGIC) or len(body) % _RECORD:
         return {}
     if sha256(body).digest() != data[len(_MAGIC) : start]:
         return {}
-    return {data[at : at + size]: data[at + size : at + _RECORD] for at in range(start, len(data), _RECORD)}
+    return dict(struct.iter_unpack(f"{_KEY.size}s{_DIGEST}s", body))

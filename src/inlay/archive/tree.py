@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as mode_bits
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from inlay.errors import SourceError
@@ -27,6 +28,7 @@ MAX_LINKS = 255
 MAX_DEPTH = 255
 """Folders within folders, each with an open descriptor. BuildKit only limits the path, to 4096 bytes."""
 
+_name = itemgetter(0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -208,6 +210,9 @@ class Tree:
         """Open the file `name` in `folder` to read it; a descriptor."""
         return os.open(name, _FILE, dir_fd=folder.fd)
 
+    def note(self, folder: Folder, entries: list[Entry]) -> None:
+        """Take it that all of `entries` in `folder` are looked into, as by `check_unchanged` of each."""
+
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
         """Raise `SourceError` for a file that is not as it was when this was last asked of it."""
 
@@ -346,14 +351,10 @@ def components(path: str) -> list[str]:
 def in_order(entries: list[Entry]) -> list[Entry]:
     """Sort `entries` by the bytes of their names."""
     entries.sort(key=_name)
-    if not "".join(map(_name, entries)).isascii():
+    if not "".join([entry[0] for entry in entries]).isascii():
         # Code points sort as their UTF-8 does, but not the stand-ins for bytes that are not UTF-8.
         entries.sort(key=lambda entry: os.fsencode(entry[0]))
     return entries
-
-
-def _name(entry: Entry) -> str:
-    return entry[0]
 
 
 def reason(error: OSError) -> str:

@@ -30,6 +30,7 @@ _BIG = 4 << 20
 """Files of so many bytes are hashed beside the others, on further threads."""
 _WAITING = 64
 """So many of them may wait, each with a descriptor."""
+_KIND = 0o170000
 
 
 def tree_digest(tree: Tree, path: str, *, follow_links: bool) -> str:
@@ -60,7 +61,7 @@ def header(
     A socket is described as an empty file.
     """
     mode = stat.st_mode
-    flag = _TYPE_FLAGS.get(mode & 0o170000, "0")
+    flag = _TYPE_FLAGS.get(mode & _KIND, "0")
     text = (
         f"namemode{511 if flag == '2' else mode & 0o7777}uid{owner[0]}gid{owner[1]}"
         f"size{stat.st_size if flag == '0' else 0}typeflag{flag}"
@@ -136,29 +137,34 @@ class _Digester:
         BuildKit steps over a subfolder's content, but not over names in it that begin with byte 0xff.
         """
         tree = self._tree
+        entries = tree.entries(folder)
+        tree.note(folder, entries)
+        memory = tree.memory
+        known = memory.get_all([entry[1] for entry in entries]) if memory else [None] * len(entries)
         parts: list[tuple[str, _Digest]] = [("", folder_digest(tree, folder, stat))]
         again: list[tuple[str, _Digest]] = []
-        for name, child, state in tree.entries(folder):
-            if mode_bits.S_ISDIR(child.st_mode):
+        for (name, child, state), remembered in zip(entries, known, strict=True):
+            if child.st_mode & _KIND == mode_bits.S_IFDIR:
                 with tree.enter(folder, name, state) as below:
                     digest, inside = self._folder(below, child)
-                inside = [(f"{name}\0{path}", part) for path, part in inside]
+                parts.append((name, digest))
+                if inside:
+                    parts += [(f"{name}\0{path}", part) for path, part in inside]
             else:
-                digest, inside = self.leaf(folder, name, child), []
-            parts.append((name, digest))
-            parts += inside
-            if name[0] == "\udcff":
-                again += [(name, digest), *inside]
+                parts.append((name, remembered or self._new_leaf(folder, name, child)))
+        if entries and entries[-1][0][0] == "\udcff":  # names are in the order of their bytes
+            again = [part for part in parts[1:] if part[0][0] == "\udcff"]
         tree.parts[folder.path] = parts
-        return _joined(parts), again
+        return _joined(parts) if self._late else _hashed_parts(cast("list[tuple[str, str]]", parts)), again
 
     def leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
         """The digest of what is no folder, now or later."""
         self._tree.check_unchanged(folder, name, stat)
         memory = self._tree.memory
-        known = memory.get(stat) if memory else None
-        if known is not None:
-            return known
+        return (memory.get(stat) if memory else None) or self._new_leaf(folder, name, stat)
+
+    def _new_leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
+        memory = self._tree.memory
         started = time_ns()
         try:
             digest = self._leaf(folder, name, stat)

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from inlay.digest import Digest
-from inlay.errors import CacheError, ContentError
+from inlay.digest import is_digest
+from inlay.errors import CacheError
 from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Chain, RecordNode
 from inlay.timestamp import GO_ZERO, parse_ns
@@ -223,22 +223,30 @@ def _parse_layer(value: object) -> CacheLayer:
 
 def _parse_record(value: object, layers: int, records: int) -> ConfigRecord:
     fields = _object(value, "record")
-    inputs = []
-    for links in _list(fields.get("inputs"), "inputs"):
-        if not links:
-            raise CacheError("a record of the cache has an input that nothing leads to")
-        inputs.append(tuple(_parse_link(link, records) for link in _list(links, "inputs")))
-    results = [_object(result, "result") for result in _list(fields.get("layers"), "layers")]
-    chains = [_object(chain, "chain") for chain in _list(fields.get("chains"), "chains")]
-    return ConfigRecord(
-        _digest(fields.get("digest")),
-        tuple(inputs),
-        tuple((_number(result.get("layer"), "layer", layers), _time(result)) for result in results),
-        tuple(
-            (tuple(_number(n, "layer", layers) for n in _list(chain.get("layers"), "layers")), _time(chain))
-            for chain in chains
-        ),
-    )
+    digest = _digest(fields.get("digest"))
+    inputs = [_parse_input(links, records) for links in _list(fields.get("inputs"), "inputs")]
+    results = [_parse_result(result, layers) for result in _list(fields.get("layers"), "layers")]
+    if "chains" not in fields:
+        return ConfigRecord(digest, tuple(inputs), tuple(results))
+    chains = [_parse_chain(chain, layers) for chain in _list(fields.get("chains"), "chains")]
+    return ConfigRecord(digest, tuple(inputs), tuple(results), tuple(chains))
+
+
+def _parse_input(links: object, records: int) -> tuple[tuple[str, int], ...]:
+    if not links:
+        raise CacheError("a record of the cache has an input that nothing leads to")
+    return tuple([_parse_link(link, records) for link in _list(links, "inputs")])
+
+
+def _parse_result(value: object, layers: int) -> tuple[int, str]:
+    fields = _object(value, "result")
+    return _number(fields.get("layer"), "layer", layers), _time(fields)
+
+
+def _parse_chain(value: object, layers: int) -> tuple[tuple[int, ...], str]:
+    fields = _object(value, "chain")
+    numbers = [_number(number, "layer", layers) for number in _list(fields.get("layers"), "layers")]
+    return tuple(numbers), _time(fields)
 
 
 def _parse_link(value: object, records: int) -> tuple[str, int]:
@@ -260,10 +268,9 @@ def _list(value: object, what: str) -> list[Any]:
 
 
 def _digest(value: object) -> str:
-    try:
-        return str(Digest.parse(value if isinstance(value, str) else ""))
-    except ContentError as error:
-        raise CacheError(f"a cache names something by {value!r:.60}, which is not a digest") from error
+    if isinstance(value, str) and is_digest(value):
+        return value
+    raise CacheError(f"a cache names something by {value!r:.60}, which is not a digest")
 
 
 def _number(value: object, what: str, limit: int = sys.maxsize) -> int:

@@ -22,7 +22,7 @@ from inlay.tasks import all_done, first_done, gather, spawn, start
 from inlay.timestamp import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from inlay.solver.index import CacheIndex
     from inlay.solver.keys import CacheMap, KeyId
@@ -76,6 +76,8 @@ class Solver(Generic[R]):
         self._require_cached = require_cached
         self._more = more
         self._tasks: dict[tuple[object, ...], Task[Any]] = {}
+        self._maps: dict[str, CacheMap[R]] = {}
+        self._step_keys: dict[tuple[str, int], str] = {}
         self._made: dict[KeyId, Solved[R]] = {}
         self._lost: dict[tuple[str, int], list[str]] = {}
         self._reported: set[str] = set()
@@ -100,12 +102,11 @@ class Solver(Generic[R]):
 
     def cache_map_of(self, vertex: Vertex[R]) -> CacheMap[R]:
         """The cache map of a vertex of a graph that was solved."""
-        cache_map: CacheMap[R] = self._tasks["map", vertex.digest].result()
-        return cache_map
+        return self._maps[vertex.digest]
 
     def is_mapped(self, vertex: Vertex[R]) -> bool:
         """Whether the solve came to ask for the cache map of `vertex`, and got it."""
-        return self._answer("map", vertex.digest) is not None
+        return vertex.digest in self._maps
 
     def result_of(self, edge: Edge[R]) -> R | None:
         """The result of `edge`, if the solve needed it."""
@@ -194,9 +195,10 @@ class Solver(Generic[R]):
     # -- how they are answered -------------------------------------------------------------------------------
 
     async def _ask_cache_map(self, vertex: Vertex[R]) -> CacheMap[R]:
-        if not vertex.is_source:
-            return await vertex.cache_map()
-        return await self._watched(vertex, vertex.cache_map())
+        asked = vertex.cache_map()
+        cache_map = await (self._watched(vertex, asked) if vertex.is_source else asked)
+        self._maps[vertex.digest] = cache_map
+        return cache_map
 
     async def _find_by_definition(self, edge: Edge[R]) -> Keys:
         vertex = edge.vertex
@@ -219,16 +221,21 @@ class Solver(Generic[R]):
         unmatched = [i for i, leads in enumerate(matched) if not leads]
         others = [i for i, leads in enumerate(matched) if leads]
         for wanted, sure in ((unmatched, False), (others, True)):
-            asks = {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}
-            if wanted and not await self._all_match(asks, ways, matched):
+            if not wanted:
+                continue
+            if len(wanted) == 1:
+                ways[wanted[0]] = await self._improve(edge, wanted[0], sure=sure)
+            elif not await self._all_match(
+                {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}, ways
+            ):
                 return NONE
             if found := self.index.common(ways):
                 return found
+            if not all(map(self.index.leads_anywhere, ways)):
+                return NONE
         return NONE
 
-    async def _all_match(
-        self, asks: dict[int, Task[list[Link]]], ways: list[list[Link]], matched: list[bool]
-    ) -> bool:
+    async def _all_match(self, asks: dict[int, Task[list[Link]]], ways: list[list[Link]]) -> bool:
         """Await what `asks` for some inputs improve on `ways`. False as soon as nothing can match one of them,
         so that whoever asks need not wait for the others."""
         try:
@@ -236,8 +243,7 @@ class Solver(Generic[R]):
                 await first_done(asks.values())
                 for i in [i for i, ask in asks.items() if ask.done]:
                     ways[i] = asks.pop(i).result()
-                    matched[i] = self.index.leads_anywhere(ways[i])
-                    if not matched[i]:
+                    if not self.index.leads_anywhere(ways[i]):
                         return False
             return True
         finally:
@@ -302,11 +308,17 @@ class Solver(Generic[R]):
         return frozenset(output_key(digest, edge.output) for digest in self.cache_map_of(edge.vertex).digests)
 
     def _step_key(self, edge: Edge[R]) -> str:
-        return output_key(self.cache_map_of(edge.vertex).digests[0], edge.output)
+        name = (edge.vertex.digest, edge.output)
+        key = self._step_keys.get(name)
+        if key is None:
+            key = self._step_keys[name] = output_key(self._maps[name[0]].digests[0], edge.output)
+        return key
 
-    def _links(self, edge: Edge[R], i: int, keys: Iterable[KeyId]) -> list[Link]:
-        digest, selector = self._step_key(edge), self.cache_map_of(edge.vertex).inputs[i].selector
-        return [Link(key, i, digest, selector) for key in sorted(keys)] if keys else []
+    def _links(self, edge: Edge[R], i: int, keys: Collection[KeyId]) -> list[Link]:
+        if not keys:
+            return []
+        digest, selector = self._step_key(edge), self._maps[edge.vertex.digest].inputs[i].selector
+        return [Link(key, i, digest, selector) for key in (sorted(keys) if len(keys) > 1 else keys)]
 
     async def _load(self, edge: Edge[R], keys: Keys) -> Solved[R] | None:
         """Bring the newest result under `keys` that is still there."""

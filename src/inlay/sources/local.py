@@ -33,7 +33,7 @@ class LocalContext(Tree):
     is everything. Links on the way are in too, and what they lead to.
     """
 
-    __slots__ = ("_exclude", "_include", "_occupied", "_seen", "path")
+    __slots__ = ("_exclude", "_include", "_noted", "_occupied", "_seen", "path")
 
     is_context = True
 
@@ -57,8 +57,10 @@ class LocalContext(Tree):
         if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
             includes = _uncovered([*include_patterns, *followed])
         self._include = PatternMatcher(includes) if includes else None
-        self._seen: dict[str, tuple[int, int, int]] = {}
-        """Inode, size and ctime of files when they were first read: what is copied must be what was hashed."""
+        self._seen: dict[str, os.stat_result] = {}
+        """Files as they were when they were first read: what is copied must be what was hashed."""
+        self._noted: dict[str, list[Entry]] = {}
+        """Whole folders of them, not yet in `_seen`."""
         self._occupied: dict[str, bool] = {}
         """Folders that are in only if something in them is: whether it is."""
 
@@ -73,10 +75,20 @@ class LocalContext(Tree):
         advice = "; make it readable, or exclude it by .dockerignore" if error.errno == errno.EACCES else ""
         return SourceError(f"cannot read {shown(path)} of the build context: {reason(error)}{advice}")
 
+    def note(self, folder: Folder, entries: list[Entry]) -> None:
+        if not self._seen and folder.path not in self._noted:
+            self._noted[folder.path] = entries
+            return
+        for name, stat, _ in entries:
+            if not mode_bits.S_ISDIR(stat.st_mode):
+                self.check_unchanged(folder, name, stat)
+
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
+        for other, then, _ in self._noted.pop(folder.path, ()):
+            self._seen[f"{folder.path}/{other}"] = then
         path = f"{folder.path}/{name}"
-        now = stat.st_ino, stat.st_size, stat.st_ctime_ns
-        if self._seen.setdefault(path, now) != now:
+        seen = self._seen.setdefault(path, stat)
+        if seen is not stat and _identity(seen) != _identity(stat):
             raise SourceError(f"{shown(path)} changed during the build; build again")
 
     def entry(self, folder: Folder, name: str) -> Entry | None:
@@ -211,3 +223,7 @@ def _uncovered(paths: Iterable[str]) -> list[str] | None:
         if not kept or not path.startswith(kept[-1] + "/"):
             kept.append(path)
     return kept
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_ctime_ns
