@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -168,7 +168,7 @@ def users() -> Iterator[Callable[..., User]]:
         os.chmod(folder, 0o755)
         made = iter(range(100))
 
-        def make(**options: int) -> User:
+        def make(**options: Any) -> User:
             place = Path(folder) / str(next(made))
             place.mkdir()
             return User(place, **options)

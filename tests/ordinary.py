@@ -12,8 +12,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from running import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAME, UID, GID = "ordinary", 4711, 4712
 FIRST_ID, ID_COUNT = 1_000_000, 65536
@@ -21,9 +25,12 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 class User:
-    """One who may use `ids` ids besides its own (by /etc/subuid and /etc/subgid). `home` is its own folder."""
+    """One who may use `ids` ids besides its own (by /etc/subuid and /etc/subgid). `home` is its own folder.
 
-    def __init__(self, folder: Path, *, ids: int = ID_COUNT) -> None:
+    The programs `without` are not there for it.
+    """
+
+    def __init__(self, folder: Path, *, ids: int = ID_COUNT, without: Sequence[str] = ()) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
@@ -38,6 +45,7 @@ class User:
                 f"echo {NAME}:x:{UID}:{GID}::{self.home}:/bin/sh >> /etc/passwd",
                 f"echo {NAME}:x:{GID}: >> /etc/group",
                 f"{{ {grant}; }} > /etc/subuid; cp /etc/subuid /etc/subgid",
+                *(f"mount --bind /dev/null {shutil.which(name)}" for name in without),
                 f"umount -l {folder}/etc; rmdir {folder}/etc",
                 f'exec setpriv --reuid {UID} --regid {GID} --clear-groups --inh-caps=-all "$@"',
             ]

@@ -92,7 +92,7 @@ def begin_to_enter() -> Entry | None:
         _write_maps_when(ready, os.getppid(), uid, gid)
     os.close(ready)
     try:
-        if not _unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
+        if unshare() != 0:
             return None
         os.write(go, b"!")
         entry, writer = Entry(uid, gid, writer), 0
@@ -114,10 +114,12 @@ def _keep_home(uid: int) -> None:
             os.environ["HOME"] = "/"
 
 
-def _unshare(flags: int) -> bool:
+def unshare() -> int:
+    """Move this process into a new user and mount namespace; return 0, or the errno of why not."""
     import ctypes  # Python has os.unshare since 3.12
 
-    return bool(ctypes.CDLL(None).unshare(flags) == 0)
+    failed = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+    return ctypes.get_errno() if failed else 0
 
 
 def _write_maps_when(ready: int, pid: int, uid: int, gid: int) -> NoReturn:
@@ -169,7 +171,7 @@ def map_arguments(own: int, ranges: list[tuple[int, int]]) -> list[str]:
 
 def granted_ids(path: str, uid: int) -> list[tuple[int, int]]:
     """The ranges (first id, count) that /etc/subuid or /etc/subgid, at `path`, grants the user `uid`."""
-    names = (b"%d" % uid, _user_name(uid))
+    names = (b"%d" % uid, user_name(uid))
     ranges = []
     try:
         with open(path, "rb") as file:
@@ -182,7 +184,8 @@ def granted_ids(path: str, uid: int) -> list[tuple[int, int]]:
     return [(first, count) for first, count in ranges if count]
 
 
-def _user_name(uid: int) -> bytes | None:
+def user_name(uid: int) -> bytes | None:
+    """What /etc/passwd calls a user; None where it does not have it."""
     import pwd
 
     try:
@@ -264,13 +267,13 @@ def may_set_groups() -> bool:
 
 
 def mapping_name() -> str:
-    """A name for how this process sees the owners of files: empty in the machine's own user namespace.
+    """A name for how this process sees owners and marks of files: empty for the machine's root.
 
     Trees that were made under one name are wrong under another: their files belong to others there, and
     overlayfs looks elsewhere for its marks.
     """
     if not in_user_namespace():
-        return ""
+        return "" if is_privileged() else "plain"
     import hashlib
 
     maps = hashlib.sha256()

@@ -122,12 +122,12 @@ def test_without_granted_ids_what_needs_only_root_is_built_with_a_warning(
 @pytest.mark.parametrize(
     ("instruction", "said"),
     [
-        ("COPY --chown=33:42 Dockerfile /", "/Dockerfile cannot be given to 33:42"),
+        ("COPY --chown=33:42 Dockerfile /\nRUN true", "Dockerfile cannot be given to 33:42"),
         ("ADD privileged.tar /", "file cannot be given to 100:101"),
         ("USER 1000\nRUN true", "the step cannot run as 1000:0"),
         ("RUN chown 5 /bin", "chown: /bin: Invalid argument"),
         ("RUN --mount=type=secret,id=s,uid=5 true", "cannot be given to 5:0"),
-        ("USER 5\nWORKDIR /x", "/x cannot be given to 5:5"),
+        ("USER 5\nWORKDIR /x\nUSER 0\nRUN true", "x cannot be given to 5:5"),
     ],
 )
 def test_without_granted_ids_other_owners_are_refused_in_a_sentence(

@@ -26,6 +26,7 @@ COMMANDS = {
     "du": ("inlay.cli.du", "show what takes room in the store"),
     "prune": ("inlay.cli.prune", "delete build cache from the store"),
     "completion": ("inlay.cli.completion", "print a script that completes the command line in a shell"),
+    "doctor": ("inlay.cli.doctor", "say what works on this machine, and what would help"),
     "debug": ("inlay.cli.debug", "look inside"),
 }
 """Of each command the module whose `add` gives a parser its arguments, and what it does."""

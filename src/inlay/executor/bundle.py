@@ -36,6 +36,7 @@ def run(
     log: int,
     pids_limit: int,
     keeps_nodev: bool,
+    needs_own_proc: bool,
 ) -> NoReturn:
     """Make the bundle over `folder`, an empty folder, and become the runtime; returns only by raising.
 
@@ -67,6 +68,11 @@ def run(
     staging.fill_dev(f"{folder}/dev", devices)
     staging.attach(sandbox.new_sys(readonly=not insecure), f"{folder}/sys")
     proc, is_own = sandbox.new_proc()
+    if not is_own and needs_own_proc:
+        raise RuntimeError(
+            f"{os.path.basename(command[0])} needs a /proc of its own, and there can be none in a container that "
+            "hides parts of its /proc; use --runtime crun or builtin"
+        )
     if is_own:
         linux.move_mount(proc, "/proc")
         sandbox.limit_pids(pids_limit)

@@ -125,6 +125,7 @@ class OCIRuntimeExecutor:
             "log": log_position,
             "pids_limit": spec.pids_limit,
             "keeps_nodev": self.name == "runc",  # crun mounts the root file system anew, without
+            "needs_own_proc": self.name == "runc",  # it looks itself up there by its number
         }
 
 
@@ -222,7 +223,12 @@ def _flags(attributes: int) -> list[str]:
 
 def _showing_outer_proc(config: dict[str, object]) -> dict[str, object]:
     """`config` with the runtime's `/proc` in the container, for where no new one can be mounted."""
-    proc = {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}
+    proc = {
+        "destination": "/proc",
+        "type": "bind",
+        "source": "/proc",
+        "options": ["rbind", *_NOTHING_BUT_DATA],
+    }
     mounts = cast("list[dict[str, object]]", config["mounts"])
     return {**config, "mounts": [proc if each["destination"] == "/proc" else each for each in mounts]}
 

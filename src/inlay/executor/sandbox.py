@@ -189,7 +189,9 @@ def new_proc() -> tuple[int, bool]:
     try:
         return linux.new_mount("proc", (), _NOTHING_BUT_DATA), True
     except PermissionError:
-        return linux.open_tree("/proc"), False
+        outer = linux.open_tree("/proc")
+        linux.set_attributes(outer, _NOTHING_BUT_DATA, recursive=True)
+        return outer, False
 
 
 def new_sys(*, readonly: bool) -> int:

@@ -158,6 +158,8 @@ def _become_step(payload: int, channel: int, fds: list[int], guard: staging.Guar
         os._exit(KINDS[kind](fds, report, guard, **arguments))
     except OSError as error:
         report(("failed", error.errno, os.fsdecode(error.filename or "")))
+    except RuntimeError as error:
+        report(("failed", 0, str(error)))
     except BaseException as error:
         report(("failed", 0, repr(error)))
     finally:

@@ -84,10 +84,10 @@ def parse_challenges(header: str) -> list[Challenge]:
 class DockerConfig:
     """docker's credential file, read when the first registry asks for credentials."""
 
-    __slots__ = ("_fields", "_lock", "_path", "notes")
+    __slots__ = ("_fields", "_lock", "notes", "path")
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._fields: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self.notes: list[str] = []
@@ -116,15 +116,24 @@ class DockerConfig:
                 return found
             return self._stored(keys)
 
+    def helpers(self) -> list[str]:
+        """The names of the credential helpers that it has for registries."""
+        with self._lock:
+            if self._fields is None:
+                self._fields = self._load()
+        helpers = self._fields.get("credHelpers")
+        named = [self._fields.get("credsStore"), *(helpers.values() if isinstance(helpers, dict) else ())]
+        return sorted({name for name in named if isinstance(name, str) and name})
+
     def _load(self) -> dict[str, Any]:
         try:
-            with open(self._path, "rb") as file:
+            with open(self.path, "rb") as file:
                 fields = json.load(file)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-            self.notes.append(f"{self._path} could not be read: {reason}")
+            self.notes.append(f"{self.path} could not be read: {reason}")
             return {}
         return fields if isinstance(fields, dict) else {}
 
@@ -146,7 +155,7 @@ class DockerConfig:
             try:
                 username, _, password = b64decode(str(entry["auth"])).decode().rstrip("\0").partition(":")
             except ValueError:
-                self.notes.append(f"{self._path}: the entry of {key} is damaged; log in again")
+                self.notes.append(f"{self.path}: the entry of {key} is damaged; log in again")
                 return None
         token = str(entry.get("identitytoken") or "")
         return Credential(username, password, token) if token or username or password else None
@@ -157,7 +166,7 @@ class DockerConfig:
 
         program = f"docker-credential-{name}"
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            self.notes.append(f"{self._path}: {name!r:.60} is not the name of a credential helper")
+            self.notes.append(f"{self.path}: {name!r:.60} is not the name of a credential helper")
             return None
         try:
             done = subprocess.run(
@@ -169,7 +178,7 @@ class DockerConfig:
             )
             answer = json.loads(done.stdout) if done.returncode == 0 else None
         except FileNotFoundError:
-            self.notes.append(f"{program}, which {self._path} names, is not installed")
+            self.notes.append(f"{program}, which {self.path} names, is not installed")
             return None
         except (OSError, ValueError, subprocess.TimeoutExpired):
             self.notes.append(f"{program} gave no usable answer for {key}")
