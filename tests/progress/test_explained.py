@@ -35,6 +35,13 @@ def test_signs() -> None:
     ]
 
 
+def test_what_both_sides_say_is_said_once_of_files_only() -> None:
+    assert lines(Change("f", "mode 0644", "mode 0755"), Change("command", "cat a", "cat b")) == [
+        "      ~ f: mode 0644 → 0755",
+        "      ~ command: cat a → cat b",
+    ]
+
+
 def test_long_values_are_cut_to_what_differs() -> None:
     words = " ".join(f"word{n}" for n in range(40))
     assert lines(Change("command", f"{words} old {words}", f"{words} new {words}")) == [

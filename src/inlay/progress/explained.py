@@ -14,6 +14,8 @@ MAX_CHANGES = 10
 MAX_WIDTH = 76
 """A change that does not fit into so many columns gets two lines."""
 _CONTEXT = 24
+_FILE_WORDS = ("mode", "owner", "content")
+"""Of `mode 0644` and `mode 0755` one `mode` is enough."""
 _SIGNS = {"+": "32", "-": "31", "~": "33"}
 
 
@@ -48,8 +50,9 @@ def _lines(change: Change) -> list[str]:
     what, before, after = map(_visible, change)
     if not before or not after:
         return ["+" if after else "-", f"{what}: {before or after}"]
-    word = before.partition(" ")[0]  # of "mode 0644" and "mode 0755" one "mode" is enough
-    line = f"{what}: {before} → {after.removeprefix(f'{word} ') if ' ' in before else after}"
+    word = before.partition(" ")[0]
+    once = after.removeprefix(f"{word} ") if word in _FILE_WORDS else after
+    line = f"{what}: {before} → {once}"
     if len(line) <= MAX_WIDTH:
         return ["~", line]
     before, after = _differing(before, after)
