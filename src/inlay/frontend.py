@@ -204,7 +204,7 @@ class Frontend:
         if request.cgroup_parent:
             options["cgroup-parent"] = request.cgroup_parent
         for name, value in request.build_contexts:
-            options[f"context:{name}"] = self._named_context(name, value)
+            options[f"context:{_context_name(name, value)}"] = self._named_context(name, value)
         options["context"] = self.context.url
         return ConvertOptions.parse(
             {name: value for name, value in options.items() if value or name == "no-cache"}, host()
@@ -217,7 +217,13 @@ class Frontend:
         if value.startswith(("docker-image://", "target:")) or (not os.path.isdir(value) and is_url(value)):
             return value
         if not os.path.isdir(value):
-            raise UsageError(f"--build-context {name}={value}: there is no such folder")
+            scheme, separator, _ = value.partition("://")
+            reason = f"there is nothing of the kind {scheme}://" if separator else "there is no such folder"
+            from inlay.dockerfile.suggest import suggest
+
+            near = suggest(scheme, _CONTEXT_SCHEMES) if separator else ""
+            meant = f"; did you mean {near}://?" if near else ""
+            raise UsageError(f"--build-context {name}={value}: {reason}{meant}")
         local = f"_{name}" if name in ("context", "dockerfile") else name  # those are the build's own
         self._folders[local] = value
         return f"local:{local}"
@@ -322,6 +328,20 @@ class Frontend:
                 self._memory.save()
             except OSError as error:
                 self._emit(Warned("", f"digests of the context are not remembered: {error.strerror}"))
+
+
+_CONTEXT_SCHEMES = ("docker-image", "oci-layout", "https", "http", "git", "ssh")
+
+
+def _context_name(name: str, value: str) -> str:
+    """The name by which a Dockerfile reaches a named context, as buildx gives it: an image's, without what goes
+    without saying."""
+    try:
+        return parse_reference(name).familiar.removesuffix(":latest")
+    except UsageError as error:
+        raise UsageError(
+            f"--build-context {name}={value}: {name} cannot be the name of a context: {error}"
+        ) from error
 
 
 class _Resolver:

@@ -144,3 +144,47 @@ def test_wrong_usage_is_told_and_exits_with_2(name: str, tmp_path: Path) -> None
     done = run_inlay("build", *root, *arguments)
     assert done.code == USAGE
     assert done.err == f"inlay: {sentence}\n"
+
+
+CONTEXTS = {
+    "no-folder": ("foo=/nowhere", "--build-context foo=/nowhere: there is no such folder"),
+    "no-layout": (
+        "foo=oci-layout:///nowhere",
+        "--build-context foo=oci-layout:///nowhere: there is no such layout",
+    ),
+    "near-a-scheme": (
+        "foo=docker-imge://alpine",
+        (
+            "--build-context foo=docker-imge://alpine: there is nothing of the kind docker-imge://; "
+            "did you mean docker-image://?"
+        ),
+    ),
+    "no-scheme": (
+        "foo=magnet://x/y",
+        "--build-context foo=magnet://x/y: there is nothing of the kind magnet://",
+    ),
+    "no-name": (
+        "Foo=/tmp",
+        (
+            "--build-context Foo=/tmp: Foo cannot be the name of a context: "
+            "invalid reference format: repository name (library/Foo) must be lowercase"
+        ),
+    ),
+    "no-value": ("foo", "--build-context foo: expected NAME=VALUE"),
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_named_context_that_cannot_be_is_wrong_usage(name: str, tmp_path: Path) -> None:
+    argument, sentence = CONTEXTS[name]
+    done = build(tmp_path, "FROM foo\n", "--build-context", argument)
+    assert done.code == USAGE
+    assert done.err.splitlines()[-1] == f"inlay: {sentence}"
+
+
+def test_a_named_context_is_reached_by_its_name_without_what_goes_without_saying(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("x")
+    named = ("--build-context", f"docker.io/library/foo:latest={tmp_path}/other")
+    done = build(tmp_path, "FROM scratch\nCOPY --from=foo file /\n", *named)
+    assert done.code == 0, done.err
