@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inlay.progress.events import Event
     from inlay.request import BuildRequest, BuildResult
 
+_PATIENCE_S = 5.0
 _EVENT, _RESULT, _ERROR = "event", "result", "error"
 _START = (
     "import sys; read_fd, write_fd, *sys.path[:] = sys.argv[1:]; "
@@ -46,22 +47,29 @@ def build_apart(request: BuildRequest, sink: Callable[[Event], None]) -> BuildRe
                 os.close(answer_write)
             pickle.dump(request, requests)
         try:
-            while True:
+            kind, value = pickle.load(answers)
+            while kind == _EVENT:
+                sink(value)
                 kind, value = pickle.load(answers)
-                if kind == _EVENT:
-                    sink(value)
-                elif kind == _RESULT:
-                    return value  # type: ignore[no-any-return]
-                else:
-                    raise value
         except EOFError:
             raise SolveError(f"the process that builds has ended with {process.wait()}") from None
         except BaseException:
-            process.terminate()
+            answers.close()  # or it might wait for ever for its events to be read
+            _stop(process)
             raise
-        finally:
-            answers.close()
-            process.wait()
+        process.wait()
+    if kind == _ERROR:
+        raise value
+    return value  # type: ignore[no-any-return]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process; what it leaves of steps and files goes with it, however it ends."""
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:  # the signal came where Python loses a lock by it
+        process.kill()
 
 
 def serve(read_fd: int, write_fd: int) -> None:
