@@ -191,3 +191,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "f").chmod(0)
     with pytest.raises(SourceError, match="cannot read /f: permission denied"):
         digest(tmp_path, "/f")
+
+
+@pytest.mark.parametrize("how", [{}, {"wildcard": True}, {"include_patterns": ("f",)}])
+def test_a_big_file_on_its_own_is_read_to_its_end(tmp_path: Path, how: dict[str, object]) -> None:
+    for byte in ("1", "2"):
+        text = byte * (treedigest._BIG + 1)
+        (tmp_path / "f").write_text(text)
+        file = H(header(tmp_path / "f", flag="0", size=len(text)) + text)
+        assert digest(tmp_path, "/" if "include_patterns" in how else "/f", **how) in (file, H("f" + file))

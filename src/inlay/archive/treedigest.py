@@ -104,7 +104,7 @@ def _hashed(data: bytes) -> str:
 
 
 class _Digester:
-    """Digests what is in one tree; big files on further threads, so some digests are still to come."""
+    """Digests what is in one tree; big files in folders on further threads, so some digests are still to come."""
 
     __slots__ = ("_buffer", "_crew", "_late", "_tree")
 
@@ -112,23 +112,24 @@ class _Digester:
         self._tree = tree
         self._buffer = bytearray(_CHUNK)
         self._late: list[tuple[os.stat_result, _File, int]] = []
-        self._crew = _Crew()
+        self._crew: _Crew | None = None
+        """Those who read big files, as long as a folder is walked that waits for them."""
 
     def everything_at(self, place: Place) -> str:
         """The recursive digest of an object that exists."""
         assert place.stat is not None
         if not place.is_folder:
             assert place.parent is not None
-            digest = self.leaf(place.parent, place.name, place.stat)
-        else:
-            try:
-                with self._tree.enter_place(place) as folder:
-                    digest, _ = self._folder(folder, place.stat)
-            finally:
-                self._crew.finish()
-            if self._tree.memory:
-                for stat, file, started in self._late:
-                    self._tree.memory.put(stat, file.settle(), started)
+            return _settled(self.leaf(place.parent, place.name, place.stat))
+        self._crew = _Crew()
+        try:
+            with self._tree.enter_place(place) as folder:
+                digest, _ = self._folder(folder, place.stat)
+        finally:
+            self._crew.finish()
+        if self._tree.memory:
+            for stat, file, started in self._late:
+                self._tree.memory.put(stat, file.settle(), started)
         return _settled(digest)
 
     def _folder(self, folder: Folder, stat: os.stat_result) -> tuple[_Digest, list[tuple[str, _Digest]]]:
@@ -181,7 +182,7 @@ class _Digester:
         if not mode_bits.S_ISREG(stat.st_mode) or not stat.st_size:
             return _hashed(_special_header(tree, folder, name, stat))
         file = _File(tree, folder, name, stat)
-        if stat.st_size >= _BIG and self._crew.take(file):
+        if self._crew is not None and stat.st_size >= _BIG and self._crew.take(file):
             return file
         return file.read(self._buffer)
 

@@ -1,0 +1,71 @@
+"""Layers on their way while later steps still run: packed as soon as they are made, pushed as soon as packed.
+
+Nothing depends on it: what fails here, the export does itself afterwards, and says what is wrong. A build that
+ends early leaves blobs in a registry that no manifest names, as any push that breaks off does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inlay.errors import InlayError
+from inlay.export.publish import layer_blob, push_blobs
+from inlay.tasks import all_done, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inlay.archive.compression import Codec
+    from inlay.content import ContentStore
+    from inlay.reference import Reference
+    from inlay.refs import Layer, Ref, RefStore
+    from inlay.sources.places import Places
+    from inlay.tasks import Limiter, Task
+
+
+class Shipping:
+    """The layers of one build on their way to the repositories of `names`. Lives on the loop's thread."""
+
+    def __init__(
+        self,
+        refs: RefStore,
+        content: ContentStore,
+        places: Places,
+        limiter: Limiter,
+        names: Sequence[Reference],
+    ) -> None:
+        self._refs = refs
+        self._content = content
+        self._places = places
+        self._limiter = limiter
+        self._names = names
+        self._begun: dict[int, Task[None]] = {}
+        self.arrived: set[tuple[str, str]] = set()
+        """Repositories and digests of the blobs that they have."""
+
+    def take(self, ref: Ref, codec: Codec) -> None:
+        """Begin to ship the layers of `ref` that were not begun with yet. Does not wait."""
+        for layer in ref.layers:
+            if id(layer) not in self._begun:
+                self._begun[id(layer)] = spawn(self._ship(layer, codec))
+
+    async def done(self) -> None:
+        """Wait until nothing is on its way."""
+        await all_done(self._begun.values())
+
+    async def _ship(self, layer: Layer, codec: Codec) -> None:
+        try:
+            await self._refs.pack(layer, codec)
+            for name in self._names:
+                location, blob = self._places.registry(name).location, layer_blob(layer, self._content)
+                await push_blobs(
+                    self._places.repository(name),
+                    [blob],
+                    self._limiter,
+                    location=location,
+                    host=name.domain,
+                    abort=self._places.cancel,
+                )
+                self.arrived.add((location, str(blob.descriptor.digest)))
+        except (InlayError, OSError):
+            return
