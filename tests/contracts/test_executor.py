@@ -301,6 +301,77 @@ def test_system_calls_are_filtered(executor: Executor, rootfs: int) -> None:
     assert "Operation not permitted" in result.stderr
 
 
+REFUSED_CALLS = {
+    "mount": 165, "umount2": 166, "pivot_root": 155, "swapon": 167, "reboot": 169, "init_module": 175,
+    "finit_module": 313, "delete_module": 176, "kexec_load": 246, "clock_settime": 227, "settimeofday": 164,
+    "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "setns": 308, "kcmp": 312, "bpf": 321,
+    "perf_event_open": 298, "userfaultfd": 323, "open_by_handle_at": 304, "fanotify_init": 300, "mbind": 237,
+    "move_pages": 279, "quotactl": 179, "acct": 163, "iopl": 172, "syslog": 103, "lookup_dcookie": 212,
+    "io_uring_setup": 425, "fsopen": 430, "open_tree": 428,
+}  # fmt: skip
+TRY_CALLS = """
+import ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for number, *arguments in eval(sys.argv[1]):
+    done = libc.syscall(*[ctypes.c_long(value) for value in (number, *arguments)])
+    print("ok" if done >= 0 else errno.errorcode[ctypes.get_errno()])
+"""
+
+
+def try_calls(executor: Executor, rootfs: int, calls: list[tuple[int, ...]], **fields: object) -> list[str]:
+    """What the system calls end with in a step that runs this test's Python."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("the numbers are x86-64's")
+    command = ("chroot", "/host", sys.executable, "-c", TRY_CALLS, repr(calls))
+    result = run(executor, rootfs, *command, mounts=(Bind("/host", "/", readonly=True),), **fields)
+    assert result.code == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_system_calls_that_docker_refuses_are_refused(executor: Executor, rootfs: int) -> None:
+    told = try_calls(executor, rootfs, [(number, 0, 0, 0, 0, 0) for number in REFUSED_CALLS.values()])
+    assert dict(zip(REFUSED_CALLS, told, strict=True)) == dict.fromkeys(REFUSED_CALLS, "EPERM")
+
+
+def test_new_namespaces_and_odd_sockets_are_refused_by_their_arguments(
+    executor: Executor, rootfs: int
+) -> None:
+    clone, clone3, socket_, personality = 56, 435, 41, 135
+    new_user, alg, vsock = 0x10000000, 38, 40
+    calls = [(clone, new_user, 0, 0, 0, 0), (clone3, 0, 0), (socket_, alg, 5, 0), (socket_, vsock, 1, 0)]
+    told = try_calls(executor, rootfs, [*calls, (personality, 0x0040000), (personality, 0)])
+    assert told == ["EPERM", "ENOSYS", "EPERM", "EPERM", "EPERM", "ok"]
+
+
+def test_an_insecure_step_has_no_filter(executor: Executor, rootfs: int) -> None:
+    told = try_calls(executor, rootfs, [(REFUSED_CALLS["kcmp"], 0, 0, 9, 0, 0)], security="insecure")
+    assert told != ["EPERM"]
+
+
+def test_what_is_orphaned_is_reaped(executor: Executor, rootfs: int) -> None:
+    script = (
+        "(sleep 0.05 &); (sleep 0.1 &); sleep 0.5; grep -c '^State:.Z' /proc/[0-9]*/status | grep -vc ':0'"
+    )
+    assert shell(executor, rootfs, script).stdout == "0\n"
+
+
+def test_a_signal_to_process_1_reaches_the_program(executor: Executor, rootfs: int) -> None:
+    script = "trap 'echo told; exit 3' TERM; kill -TERM 1; while sleep 0.1; do :; done"
+    result = shell(executor, rootfs, script)
+    assert (result.code, result.stdout) == (3, "told\n")
+
+
+def test_nothing_of_the_executor_can_be_read(executor: Executor, rootfs: int) -> None:
+    """Process 1 is the built-in executor's own; with the others it is the program."""
+    result = shell(
+        executor, rootfs, "cat /proc/1/environ; readlink /proc/1/fd/* /proc/1/exe; ls /proc/1/root/"
+    )
+    assert "INLAY" not in result.stdout
+    assert "python" not in result.stdout
+    if executor.name == "builtin":
+        assert result.stdout == ""
+
+
 def test_insecure_step_has_everything(executor: Executor, rootfs: int) -> None:
     script = "grep -E '^(CapEff|CapAmb|Seccomp):' /proc/self/status; mount -t tmpfs x /root && echo mounted"
     result = shell(
