@@ -85,6 +85,13 @@ class ImageConfig(NamedTuple):
         return tuple(Digest.parse(text) for text in ids or ())
 
     @property
+    def chain_id(self) -> Digest | str:
+        """Names the stack of all layers; empty where there are none, or the config is of another kind."""
+        rootfs = self.fields.get("rootfs")
+        is_layers = isinstance(rootfs, dict) and rootfs.get("type") == "layers"
+        return chain_id(self.diff_ids) if is_layers and self.diff_ids else ""
+
+    @property
     def history(self) -> tuple[dict[str, Any], ...]:
         return tuple(entry for entry in self.fields.get("history") or () if isinstance(entry, dict))
 

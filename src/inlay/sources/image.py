@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
 from inlay.namedtuple import NamedTuple
-from inlay.oci.image import ImageConfig, Manifest, chain_id, choose_platform, image_platforms
+from inlay.oci.image import ImageConfig, Manifest, choose_platform, image_platforms
 from inlay.refs import Ref
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _read_config(place: Source, config: Descriptor, content: ContentStore) -> by
 
 def image_digests(image: ResolvedImage, platform: Platform) -> tuple[str, str]:
     """The op digests of an image source (BuildKit: source/containerimage): by manifest, and by layers."""
-    diff_ids = image.config.diff_ids
-    by_reference, by_layers = image_keys(image.digest, platform, chain_id(diff_ids) if diff_ids else "")
+    by_reference, by_layers = image_keys(image.digest, platform, image.config.chain_id)
     return source_digest(by_reference), source_digest(by_layers)
 
 
