@@ -50,7 +50,7 @@ def test_all_steps_of_recorded_builds_are_cached(
     kind: str,
     first: str,
 ) -> None:
-    """`--junitxml` (with `-o junit_family=xunit1`) writes the numbers: case, kind, direction, steps cached of all steps."""
+    """`--junitxml`, with `-o junit_family=xunit1`, writes the numbers: steps cached, of all steps."""
     build, folder = recorded(name, recordings, bases, tmp_path), tmp_path / "cache"
     repository = f"{docker_registry.host}/interop/{name}/{kind}-{first}"
     export = {"inline": "type=inline", "local": f"type=local,dest={folder},mode=max"}.get(
