@@ -16,8 +16,10 @@ from inlay.oci.descriptor import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
 from inlay.registry.repository import Repository
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from fake_registry import FakeRegistry
     from inlay.registry.transport import Transport
 
 
@@ -91,6 +93,17 @@ def test_a_blob_of_another_repository_is_mounted(repository: Repository) -> None
     assert push(other, data, mount_from=repository.path) == "mounted"
     assert repository.transport.traffic.pushed == sent
     assert other.read_blob(describe(data), 100) == data
+
+
+def test_what_was_pushed_is_not_looked_for_again(
+    fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    transport = connect()
+    for _ in range(2):
+        push(Repository(fake.host, "app", transport), b"data")
+    assert len(fake.seen("HEAD")) == 1
+    push(Repository(fake.host, "other", transport), b"data")
+    assert len(fake.seen("HEAD")) == 2
 
 
 def test_a_blob_that_the_other_repository_lacks_is_pushed(repository: Repository) -> None:

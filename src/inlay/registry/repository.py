@@ -178,9 +178,12 @@ class Repository:
         or with the bytes of `open_source` (opened again for each new attempt)."""
         from inlay.registry.upload import push_blob
 
-        if self._has_blob(descriptor.digest, descriptor.size, self._push_scope):
+        here, pushed = (self.host, self.path, descriptor.digest), self.transport.pushed
+        if here in pushed or self._has_blob(descriptor.digest, descriptor.size, self._push_scope):
             return "exists"
-        return push_blob(self, descriptor, open_source, mount_from)
+        done = push_blob(self, descriptor, open_source, mount_from)
+        pushed.add(here)
+        return done
 
     def upload(self) -> BlobUpload:
         """Begin to push a blob whose size and digest are not known yet."""

@@ -126,6 +126,7 @@ class _Shared:
         self.config = DockerConfig.default(settings.environment)
         self.credential = credential or self.config.credential
         self.traffic = Traffic()
+        self.pushed: set[tuple[str, str, str]] = set()
         self.tls = Tls()
         self.lock = threading.Lock()
         self.idle: dict[tuple[str, str, int], list[Connection]] = {}
@@ -159,6 +160,11 @@ class Transport:
     @property
     def traffic(self) -> Traffic:
         return self._shared.traffic
+
+    @property
+    def pushed(self) -> set[tuple[str, str, str]]:
+        """Blobs that went to a registry, by (host, repository, digest): nobody need look for them there again."""
+        return self._shared.pushed
 
     @property
     def silent(self) -> set[str]:
