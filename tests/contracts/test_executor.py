@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.errors import ProcessFailed
+from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import cgroup, defaults, linux
 from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, Cancellation, ProcessSpec, Tmpfs, Ulimit
@@ -486,6 +486,23 @@ def test_selector_shows_a_part_and_does_not_lead_out(executor: Executor, rootfs:
         Bind("/c", str(source), "sub/file"),
     )
     assert shell(executor, rootfs, "cat /a/file /b /c", mounts=mounts).stdout == "inside" * 3
+
+
+@pytest.mark.parametrize(
+    ("mount", "word"),
+    [
+        (Bind("/x", "/etc", "no/such"), "source of the mount at /x, no/such, does not exist"),
+        (Bind("/x", "/etc/passwd", "no/such"), "does not exist"),
+        (Bind("/etc/passwd", "/etc"), "the folder to mount at /etc/passwd cannot cover the file"),
+        (Bind("/etc", "/etc", "passwd"), "the file to mount at /etc cannot cover the folder"),
+        (Tmpfs("/bin/busybox"), "the folder to mount at /bin/busybox cannot cover the file"),
+    ],
+)
+def test_mounts_that_cannot_be_say_why(
+    executor: Executor, rootfs: int, mount: Bind | Tmpfs, word: str
+) -> None:
+    with pytest.raises(SolveError, match=word):
+        run(executor, rootfs, "true", mounts=(mount,))
 
 
 def test_detached_mount_is_shown_in_several_places(executor: Executor, rootfs: int) -> None:

@@ -215,6 +215,20 @@ def test_a_secret_that_cannot_be_read_stops_the_build_before_it_begins(build: Bu
     assert "RUN true" not in done.err
 
 
+def test_secrets_that_cannot_be_given_say_why(build: Builder, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"a\0b")
+    (tmp_path / "large").write_bytes(bytes(600_000))
+    flag = ("--secret", f"id=x,src={tmp_path}/binary")
+    done = build("RUN --mount=type=secret,id=x,env=X true\n", *flag)
+    assert done.code == 1
+    assert "Dockerfile:2" in done.err
+    assert "secret x: X cannot hold its zero bytes; mount it as a file" in done.err
+    assert build("RUN --mount=type=secret,id=x test $(wc -c < /run/secrets/x) = 3\n", *flag).code == 0
+    done = build("RUN true\n", "--secret", f"id=x,src={tmp_path}/large")
+    assert (done.code, "RUN true" in done.err) == (1, False)
+    assert "secret x: larger than the 512000 bytes" in done.err
+
+
 # -- ssh --------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,8 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
     """Run the process of `vertex`; return the tree that it left. Raises `ProcessFailed`."""
     if op.meta is None:
         raise SolveError("an exec op without a process", step=vertex.name, location=vertex.location)
+    if any(not device.optional for device in op.devices):
+        raise SolveError("CDI devices (RUN --device) cannot be given to steps; mark them as not required")
     async with StepMounts(worker, op, inputs) as mounts:
         spec = await in_thread(_spec, worker, vertex, op, op.meta, mounts, limiter=worker.disk)
         tail = bytearray()

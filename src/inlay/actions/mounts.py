@@ -109,6 +109,10 @@ class StepMounts:
         elif mount.type == CACHE:
             await self._add_cache(mount)
         elif mount.type == TMPFS:
+            if mount.selector not in ("", "/"):
+                raise SolveError(
+                    f"{mount.selector}: not found in the new tmpfs at {mount.dest}; leave the source out"
+                )
             size = mount.tmpfs.size if mount.tmpfs is not None else 0
             self.mounts.append(Tmpfs(mount.dest, size))
         elif mount.type == SECRET:

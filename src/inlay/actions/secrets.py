@@ -40,6 +40,8 @@ class Secrets:
         for name, secret in self._secrets.items():
             if secret.path and not os.access(secret.path, os.R_OK):
                 raise SolveError(f"secret {name}: cannot read {secret.path}")
+            if secret.path and os.path.getsize(secret.path) > SECRET_LIMIT:
+                raise _too_large(name)
             if secret.variable and secret.variable not in os.environ:
                 raise SolveError(f"secret {name}: the environment has no variable {secret.variable}")
         for name, forward in self._ssh.items():
@@ -67,7 +69,7 @@ class Secrets:
         except OSError as error:
             raise SolveError(f"secret {name}: cannot read {path}: {error.strerror}") from error
         if len(value) > SECRET_LIMIT:
-            raise SolveError(f"secret {name}: larger than the {SECRET_LIMIT} bytes that a secret may have")
+            raise _too_large(name)
         return value
 
     def environment(self, wanted: Sequence[SecretEnv]) -> list[str]:
@@ -77,6 +79,10 @@ class Secrets:
             value = self.value(each.id)
             if value is None and not each.optional:
                 raise missing_secret(each.id)
+            if value is not None and b"\0" in value:
+                raise SolveError(
+                    f"secret {each.id}: {each.name} cannot hold its zero bytes; mount it as a file"
+                )
             # BuildKit sets the variable also where an optional secret is missing, to nothing.
             entries.append(f"{each.name}={os.fsdecode(value or b'')}")
         return entries
@@ -109,6 +115,10 @@ class Secrets:
 def agent_paths(forward: SshForward) -> tuple[str, ...]:
     """The socket or key files that `forward` names; by default the user's own agent, if there is one."""
     return forward.paths or tuple(filter(None, [os.environ.get("SSH_AUTH_SOCK", "")]))
+
+
+def _too_large(name: str) -> SolveError:
+    return SolveError(f"secret {name}: larger than the {SECRET_LIMIT} bytes that a secret may have")
 
 
 def missing_secret(name: str) -> SolveError:

@@ -7,6 +7,7 @@ that was resolved stays what it was.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -49,6 +50,20 @@ def resolve(root_fd: int, path: str) -> str:
             done.clear()
         rest.extend(destination.split("/")[::-1])
     return "/".join(done) or "."
+
+
+def is_folder(root_fd: int, path: str, *, missing_ok: bool = True) -> bool | None:
+    """Whether `path` is a folder; None where there is nothing, if that is `missing_ok`."""
+    try:
+        fd = linux.open_in_root(root_fd, path, os.O_PATH)
+    except OSError as error:
+        if missing_ok or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
 
 
 def make_folder(root_fd: int, path: str, uid: int, gid: int) -> None:

@@ -46,6 +46,7 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
         etc = memory_files(_etc_files(spec))
         stack.callback(os.close, etc)
         mounts = _all_mounts(spec, etc)
+        _check_kinds(mounts, root_fd)
         stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
         groups = _groups(spec)
         rootfs.make_mount_folders(root_fd)
@@ -59,6 +60,36 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
             groups=groups,
             hostname=spec.hostname or DEFAULT_HOSTNAME,
         )
+
+
+def _check_kinds(mounts: list[Mount], root_fd: int) -> None:
+    """Raise `SolveError` where a mount's source is missing, or is a file and its target a folder or the reverse."""
+    targets = [os.path.normpath(mount.target) for mount in mounts]
+    for mount, target in zip(mounts, targets, strict=True):
+        folder = isinstance(mount, Tmpfs) or _is_folder(mount)
+        if any(target.startswith(f"{other}/") for other in targets):
+            continue  # what the image has there is covered
+        there = rootfs.is_folder(root_fd, target)
+        if there is not None and there != folder:
+            kinds = ("folder", "file") if folder else ("file", "folder")
+            raise SolveError(f"the {kinds[0]} to mount at {target} cannot cover the {kinds[1]} that is there")
+
+
+def _is_folder(mount: Bind) -> bool:
+    """Whether the source is a folder, rather than anything else. Raises `SolveError` where it does not exist."""
+    try:
+        if isinstance(mount.source, str) and not mount.selector:
+            return os.path.isdir(mount.source)
+        with contextlib.ExitStack() as stack:
+            source = mount.source
+            if isinstance(source, str):
+                source = os.open(source, os.O_PATH | os.O_CLOEXEC)
+                stack.callback(os.close, source)
+            return rootfs.is_folder(source, mount.selector or "/", missing_ok=False) is True
+    except FileNotFoundError:
+        raise SolveError(
+            f"the source of the mount at {mount.target}, {mount.selector}, does not exist"
+        ) from None
 
 
 def _groups(spec: ProcessSpec) -> list[int]:
