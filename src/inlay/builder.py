@@ -62,7 +62,8 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
 
     with Store(request.root, warn=warn) as store:
         try:
-            result = run(_Build(request, outputs, store, sink).run())
+            work = _Build(request, outputs, store, sink)
+            result = run(work.run(), abort=work.cancel)
         except BrokenPipeError:
             raise  # nobody listens to `sink` any more
         except OSError as error:
@@ -124,7 +125,7 @@ class _Build:
         try:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             await self._load_context()
-            converted = await in_thread(self.frontend.convert, abort=self._cancel)
+            converted = await in_thread(self.frontend.convert, abort=self.cancel)
             self.refs.epoch_s = self.exporter.epoch_s = self.frontend.epoch_s
             await gather(importing)
             written = await self._make(converted)
@@ -169,10 +170,10 @@ class _Build:
                 self.index,
                 clock=self._clock,
                 observer=self.observer,
-                abort=self._cancel,
+                abort=self.cancel,
             )
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
         """End all transfers soon."""
         self.places.cancel()
         self.remote.cancel()

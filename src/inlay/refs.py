@@ -430,7 +430,8 @@ class RefStore:
         if here in self._seen:
             return
         try:
-            found = await in_thread(layer.source.blobs.has_blob, layer.blob, limiter=self._network)
+            source, abort = _abortable(layer.source.blobs)
+            found = await in_thread(source.has_blob, layer.blob, limiter=self._network, abort=abort)
         except (RegistryError, ContentError, OSError) as error:
             raise CacheError(f"layer {layer.key} cannot be had: {error}") from error
         if not found:
@@ -539,7 +540,8 @@ class RefStore:
             try:
                 if layer.source is None:
                     raise BlobNotFound(f"layer {blob.digest} is not in the store, and nobody else has it")
-                await in_thread(self._content.fetch, blob, layer.source.blobs, limiter=self._network)
+                source, abort = _abortable(layer.source.blobs)
+                await in_thread(self._content.fetch, blob, source, limiter=self._network, abort=abort)
             except (ContentError, RegistryError) as error:
                 raise self._lost_layer(layer, error) from error
         return blob
@@ -697,6 +699,17 @@ class RefStore:
                 f"the store's table of layers cannot be written ({error}); free some space there, or choose "
                 "another folder with --root"
             ) from error
+
+
+def _abortable(blobs: BlobSource) -> tuple[BlobSource, Callable[[], None] | None]:
+    """`blobs`, and what ends calls of it, where they can be ended: those of a registry."""
+    within = getattr(blobs, "within", None)
+    if within is None:
+        return blobs, None
+    from inlay.registry.dial import Abort
+
+    abort = Abort()
+    return within(abort), abort
 
 
 def _whereabouts(layer: Layer) -> tuple[str, str]:

@@ -210,9 +210,10 @@ def _loop() -> _Loop:
     return cast("_Loop", loop)
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None) -> T:
     """Run `main` to its end and return its value. On an error or Ctrl-C everything that it
-    started is cancelled and waited for before the error goes on."""
+    started is cancelled and waited for before the error goes on; `abort` is called first, and should
+    make blocking calls that have no `abort` of their own return soon."""
     if getattr(_local, "loop", None) is not None:
         raise RuntimeError("inlay.tasks.run() cannot be nested")
     loop = _local.loop = _Loop()
@@ -221,6 +222,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         try:
             loop.until(lambda: task.done)
         finally:
+            if abort is not None and not task.succeeded:
+                abort()
             loop.close()
         return task.result()
     finally:

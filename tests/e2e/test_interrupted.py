@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from inlay.executor.cgroup import own_group
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from fake_registry import Exchange, FakeRegistry
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -232,3 +236,50 @@ def test_a_build_in_progress_keeps_its_half_made_files(
     build.stderr.read()
     build.stderr.close()
     assert build.wait(20) == 130
+
+
+@pytest.mark.parametrize("what", ["push", "import", "pull", "pull beside a step that fails"])
+def test_a_transfer_that_hangs_ends_with_the_build(
+    inlay: Callable[..., Any], fake: FakeRegistry, base: str, tmp_path: Path, what: str
+) -> None:
+    folder, ref = tmp_path / "context", f"{fake.host}/app:1"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    build = ["build", "-q", "--root", str(tmp_path / "s"), "-t", ref, str(folder)]
+    method, target = ("PUT", "/blobs/uploads/") if what == "push" else ("GET", "/manifests/")
+    if what == "push":
+        build.append("--push")
+    else:
+        assert inlay(*build, "--push", "--cache-to", "type=inline").code == 0
+        build[3] = str(tmp_path / "other")
+        build += ["--cache-from", ref]
+    if what.startswith("pull"):
+        target = f"/blobs/{json.loads(fake.manifests['app:1'][1])['layers'][0]['digest']}"
+        (folder / "Dockerfile").write_text(f"FROM {ref}\nCOPY Dockerfile /again\n")
+    if "fails" in what:
+        (folder / "Dockerfile").write_text(
+            f'FROM {ref} AS other\nRUN ["/no-program"]\n'
+            f"FROM {base}\nRUN sleep 2; exit 7\nCOPY --from=other /again /\n"
+        )
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(registry: FakeRegistry, exchange: Exchange) -> None:
+        asked.set()
+        released.wait(60)
+        exchange.close_after = True
+
+    fake.fault(method, target, hang, times=99)
+    command = [sys.executable, "-m", "inlay", *build]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        assert asked.wait(60)
+        begun = time.monotonic()
+        if "fails" not in what:
+            process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=15)[1].decode()
+        assert time.monotonic() - begun < 10
+        assert process.returncode == (1 if "fails" in what else 130), said
+    finally:
+        process.kill()
+        process.wait(10)
+        released.set()
