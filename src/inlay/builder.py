@@ -106,6 +106,7 @@ class _Build:
             emit=sink,
             clock=self._clock,
             forms=self._forms,
+            ship=lambda ref, codec: self.exporter.ship(ref, codec, self.outputs),
         )
         self.definitions: list[Definition] = []
         self.wanted: dict[str, Forms] = {}
@@ -151,6 +152,7 @@ class _Build:
         while True:
             try:
                 built = await self._solve(converted)
+                spawn(self.worker.dismiss())
                 written = [await self.exporter.write(output, built) for output in self.outputs]
                 await self.exporter.export_caches(self.records)
                 return written

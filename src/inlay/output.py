@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from inlay.content import ContentStore
     from inlay.export.publish import Blob, Destination
     from inlay.export.recompress import Recompressor
+    from inlay.export.shipping import Shipping
     from inlay.oci.image import Index, Manifest
     from inlay.platform import Platform
     from inlay.progress.events import Event
@@ -77,6 +78,10 @@ class Output(NamedTuple):
     @property
     def is_image(self) -> bool:
         return self.option.type not in ("local", "tar")
+
+    @property
+    def is_pushed(self) -> bool:
+        return self.option.type == "image" and self.option.flag("push")
 
     @property
     def docker(self) -> bool:
@@ -161,6 +166,8 @@ class Exporter:
         self._emit = emit
         self.epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
+        self.shipping: Shipping | None = None
+        """Layers that were sent ahead, if any were."""
         inline = [option for option in request.cache_to if option.type == "inline"]
         self._recompressors: dict[str, Recompressor] = {}
         self._inline: Mode | None = None
@@ -323,11 +330,30 @@ class Exporter:
             return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
         with view.status("pushing layers"):
             for image, layers in zip(made.images, made.layers, strict=True):
-                blobs = image_blobs(image, layers, self._content)
+                blobs = await self._left_behind(image_blobs(image, layers, self._content), place.location)
                 await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
         with view.status(f"pushing manifest for {name}@{made.top.digest}"):
             await push_images(repository, made.images, made.several, [name.tag])
         return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
+
+    def ship(self, ref: Ref, codec: Codec, outputs: Sequence[Output]) -> None:
+        """Send layers that will be of an image ahead of it, while later steps still run."""
+        if self.shipping is None:
+            from inlay.export.shipping import Shipping
+
+            pushed = [each for each in outputs if each.is_pushed and not each.option.is_forced]
+            names = [name for each in pushed for name in each.names]
+            self.shipping = Shipping(self._refs, self._content, self._places, self._limiter, names)
+        self.shipping.take(ref, codec)
+
+    async def _left_behind(self, blobs: Sequence[Blob], location: str) -> list[Blob]:
+        """Those of `blobs` that were not sent ahead."""
+        if self.shipping is None:
+            return list(blobs)
+        await self.shipping.done()
+        return [
+            blob for blob in blobs if (location, str(blob.descriptor.digest)) not in self.shipping.arrived
+        ]
 
     async def _lay_beside(
         self, made: _Made, destination: Destination, view: Shown, *, location: str = "", host: str = ""

@@ -185,10 +185,11 @@ def _connect(path: str) -> sqlite3.Connection:
 
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = OFF")  # of a file without anything, nothing can be lost
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
+        connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
         raise

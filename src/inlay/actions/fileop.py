@@ -44,7 +44,7 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
     base = SCRATCH if first == EMPTY else await worker.as_layers(inputs[first])
     read = {index for action in actions for index in read_by(action, len(inputs))}
     trees = {index: await worker.tree(inputs[index]) for index in read}
-    codec, mounted = worker.forms(vertex)
+    forms = worker.forms(vertex)
     noted = await _note(worker, actions, trees, base)
     if noted is None:
         layer = await _in_folder(worker, vertex, actions, trees, base)
@@ -52,8 +52,8 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
         layer = await worker.refs.add_planned(
             noted.layer,
             base=base,
-            codec=codec,
-            mounted=mounted or codec is None or not noted.is_whole_in_archive,
+            codec=forms.codec,
+            mounted=forms.mounted or forms.codec is None or not noted.is_whole_in_archive,
             description=vertex.name,
             created_ns=worker.clock(),
         )

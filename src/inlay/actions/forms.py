@@ -40,7 +40,9 @@ def wanted_forms(
 
 def _want(forms: dict[str, Forms], digest: str, more: Forms) -> None:
     known = forms.get(digest, more)
-    forms[digest] = Forms(known.codec or more.codec, known.mounted or more.mounted)
+    forms[digest] = Forms(
+        known.codec or more.codec, known.mounted or more.mounted, known.is_run_on or more.is_run_on
+    )
 
 
 def _input_forms(vertex: Vertex, index: int, own: Forms) -> Forms:
@@ -48,10 +50,10 @@ def _input_forms(vertex: Vertex, index: int, own: Forms) -> Forms:
     op = vertex.op
     if isinstance(op, ExecOp):
         is_root = any(mount.dest == "/" and mount.input == index for mount in op.mounts)
-        return Forms(own.codec if is_root else None, mounted=True)
+        return Forms(own.codec if is_root else None, mounted=True, is_run_on=True)
     if isinstance(op, FileOp):
         is_base = _base_of(op, len(vertex.inputs)) == index
-        return own if is_base else Forms(None, mounted=True)
+        return own if is_base else Forms(None, mounted=True, is_run_on=own.is_run_on)
     return own
 
 

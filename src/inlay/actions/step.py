@@ -105,7 +105,11 @@ class Step:
     async def run(self, inputs: Sequence[Result]) -> Sequence[Result]:
         """Do the step. What goes wrong is told with the step's name and line."""
         try:
-            return await self._run(inputs)
+            self._worker.begin(self.vertex)
+            results = await self._run(inputs)
+            if self._source is None:
+                self._worker.made(self.vertex, results)
+            return results
         except (SolveError, ContentError, RegistryError, OSError) as error:
             raise self._located(error) from error
 

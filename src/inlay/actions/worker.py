@@ -10,7 +10,7 @@ from inlay.refs import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from inlay.actions.cachemounts import CacheMounts
     from inlay.actions.secrets import Secrets
@@ -28,10 +28,12 @@ Result = Ref | ContextRef
 
 
 class Forms(NamedTuple):
-    """How a layer is to be packed if it is wanted as a blob, and whether it is wanted as a directory."""
+    """How a layer is to be packed if it is wanted as a blob, whether it is wanted as a directory, and whether
+    a process is to run after it was made."""
 
     codec: Codec | None
     mounted: bool
+    is_run_on: bool = False
 
 
 class Worker:
@@ -47,10 +49,11 @@ class Worker:
         emit: Callable[[Event], None],
         clock: Callable[[], int],
         forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
+        ship: Callable[[Ref, Codec], None] = lambda ref, codec: None,
         epoch_s: int | None = None,
     ) -> None:
         """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
-        tells in which forms a step's result is wanted."""
+        tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made."""
         self.refs = refs
         self.secrets = secrets
         self.cache_mounts = cache_mounts
@@ -60,6 +63,7 @@ class Worker:
         self.disk = Limiter(4)
         self.processes = Limiter(16)
         self.forms = forms
+        self._ship = ship
         self._make_executor = make_executor
         self._executor: Task[Executor] | None = None
         self._copies: dict[int, Task[Ref]] = {}
@@ -69,8 +73,27 @@ class Worker:
             self._executor = spawn(in_thread(self._make_executor))
         return await self._executor
 
+    def begin(self, vertex: Vertex) -> None:
+        """Get ready for what follows a step that is done now."""
+        if self._executor is None and self.forms(vertex).is_run_on:
+            self._executor = spawn(in_thread(self._make_executor))
+
+    def made(self, vertex: Vertex, results: Sequence[Result]) -> None:
+        """Let the layers that a step has made go on their way, if an image is to be made of them."""
+        codec = self.forms(vertex).codec
+        if codec is not None:
+            for result in results:
+                if isinstance(result, Ref):
+                    self._ship(result, codec)
+
+    async def dismiss(self) -> None:
+        """End the executor, if one was started, now that no step is left."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            await in_thread((await executor).close)
+
     def close(self) -> None:
-        """End the executor, if one was started."""
+        """End the executor, if there is one still."""
         if self._executor is not None and self._executor.succeeded:
             self._executor.result().close()
 

@@ -89,7 +89,13 @@ def image_blobs(image: Image, layers: Sequence[Layer], content: ContentStore) ->
 
 
 async def push_blobs(
-    destination: Destination, blobs: Sequence[Blob], limiter: Limiter, *, location: str = "", host: str = ""
+    destination: Destination,
+    blobs: Sequence[Blob],
+    limiter: Limiter,
+    *,
+    location: str = "",
+    host: str = "",
+    abort: Callable[[], None] | None = None,
 ) -> None:
     """Bring `blobs` to `destination`, several at a time. What came from there (`location`) is there.
 
@@ -108,7 +114,7 @@ async def push_blobs(
             raise _lost(blob.descriptor, blob.location, error) from error
 
     wanted = [blob for blob in blobs if not location or blob.location != location]
-    await gather([spawn(in_thread(push, blob, limiter=limiter)) for blob in wanted])
+    await gather([spawn(in_thread(push, blob, limiter=limiter, abort=abort)) for blob in wanted])
 
 
 async def push_images(

@@ -159,13 +159,14 @@ class Database:
 
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA synchronous = OFF")  # of a file without anything, nothing can be lost
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_SCHEMA)
             elif connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
                 connection.execute(_TARGETS, ("", 0, "", "", 0))
                 connection.execute(_RECORDS, ("",))
+            connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
             raise
