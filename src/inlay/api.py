@@ -55,6 +55,7 @@ def build(
     pull: bool = False,
     require_cached: bool = False,
     explain: bool = False,
+    local_cache: bool = True,
     root: str | os.PathLike[str] = "",
     runtime: str = "",
     insecure_registries: Sequence[str] = (),
@@ -66,7 +67,8 @@ def build(
     Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`, …) are
     that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
     threads. With `explain` the result says of each step that ran why it did; with `require_cached` nothing
-    runs, and `NotCached` says why it would have to. For a caller who is not root it is done by another process,
+    runs, and `NotCached` says why it would have to; without `local_cache` only `cache_from` counts, as on a
+    machine that has built nothing. For a caller who is not root it is done by another process,
     in a user namespace. Raises `InlayError`s; see `inlay.errors`.
 
         result = build("examples/service", tags=["service"], cache_to=["type=inline"])
@@ -104,6 +106,7 @@ def build(
         registry_mirrors=tuple(parse_mirror(text) for text in registry_mirrors),
         require_cached=require_cached,
         explain=explain,
+        local_cache=local_cache,
     )
     if rootless.is_privileged():
         from inlay.builder import build as run_build

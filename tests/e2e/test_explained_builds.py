@@ -306,6 +306,17 @@ def test_programs_get_the_explanation(project: Project, tmp_path: Path) -> None:
     assert [step.outcome for step in caught.value.steps] == ["cached", "missing", "missing", "missing"]
 
 
+def test_what_another_machine_would_find(project: Project, docker_registry: RunningRegistry) -> None:
+    name = f"{docker_registry.host}/explained:3"
+    project.build("-t", name, "--push", "--cache-to", "type=inline")
+    options: dict[str, Any] = {"root": project.store, "require_cached": True, "local_cache": False}
+    found = inlay_package.build(project.folder, cache_from=[name], **options)
+    assert [step.outcome for step in found.steps] == ["cached"] * 4
+    with pytest.raises(inlay_package.NotCached) as caught:
+        inlay_package.build(project.folder, **options)
+    assert [step.outcome for step in caught.value.steps] == ["missing"] * 4
+
+
 def test_nothing_secret_is_remembered(project: Project, inlay: Callable[..., Any]) -> None:
     project.replace("RUN cat", "RUN --mount=type=secret,id=t,env=T cat")
     done = inlay(
