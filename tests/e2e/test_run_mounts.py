@@ -17,6 +17,7 @@ from images import BuiltImage, files_with
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ordinary import User
     from running import Outcome
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
@@ -491,3 +492,50 @@ def test_a_cgroup_that_cannot_be_is_an_error(build: Builder) -> None:
     assert done.code == 2
     assert "--cgroup-parent /cgroup.procs/x: steps cannot run below it" in done.err
     assert build("RUN true\n", "--cgroup-parent", "system.slice:").code == 2
+
+
+# -- without root -----------------------------------------------------------------------------------------
+
+FOR_USERS = """FROM scratch AS base
+ADD rootfs.tar /
+FROM base
+COPY root /
+RUN --mount=target=/in test -e /in/rootfs.tar && ! touch /in/new
+RUN --mount=target=/in,rw touch /in/new
+RUN --mount=from=base,source=/etc,target=/in grep root /in/passwd
+RUN --mount=type=cache,target=/c,uid=5,gid=6,mode=0700 stat -c 'cache %u:%g %a' /c && touch /c/x
+RUN --mount=type=tmpfs,target=/t,size=1m head -c 2m /dev/zero > /t/x || stat -c 'took %s' /t/x
+RUN --mount=type=secret,id=s,uid=5,mode=0400 stat -c 'secret %u %a' /run/secrets/s
+RUN --mount=type=secret,id=s,env=S test "$S" = word
+RUN --mount=type=ssh,id=keys,uid=5 ssh-add -L && stat -c 'socket %u' $SSH_AUTH_SOCK
+RUN --network=none test "$(ls /sys/class/net)" = lo
+RUN echo $(df -k /dev/shm | tail -1) && grep db /etc/hosts && ulimit -n
+RUN --security=insecure mkdir /m && mount -t tmpfs none /m && umount /m && rmdir /m
+RUN test ! -e /in && test ! -e /c && test ! -e /t && test ! -e /run
+"""
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
+def test_an_ordinary_user_has_all_of_it(
+    users: Callable[..., User], rootfs: Path, agent: Agent, tmp_path: Path, runtime: str
+) -> None:
+    if runtime != "builtin" and not shutil.which(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    context = tmp_path / "mine"
+    context.mkdir()
+    (context / "Dockerfile").write_text(FOR_USERS)
+    shutil.copy(rootfs, context / "rootfs.tar")
+    put_program("ssh-add", context / "root")
+    shutil.copy(agent.key, tmp_path / "mine/key")
+    user = users()
+    given = user.give(context)
+    done = user.inlay(
+        *("build", "--progress", "plain", "--runtime", runtime, "--secret", "id=s,env=WORD"),
+        *("--ssh", f"keys={given}/key", "--shm-size", "3m", "--add-host", "db:10.9.8.7"),
+        *("--ulimit", "nofile=100:200", "--allow", "security.insecure", str(given)),
+        env={"WORD": "word"},
+    )
+    out = succeeded(done)
+    for said in ("cache 5:6 700", "took 1048576", "secret 5 400", "socket 5", "100", "10.9.8.7\tdb"):
+        assert f" {said}\n" in out
+    assert f" ssh-ed25519 {agent.public(agent.key)}" in out
