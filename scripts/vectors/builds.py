@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,8 +90,14 @@ class RecordedBuild:
 
     def build(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Build it with `inlay build`; the cache goes to `work/cache`, all of it."""
-        with serve(self._folder, self._work) as self._server:
+        with self.served():
             return self._build(*flags)
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Run the web and git servers that the Dockerfile names, if it names any."""
+        with serve(self._folder, self._work) as self._server:
+            yield
 
     def _build(self, *flags: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "inlay", "build", "--progress", "plain"]
@@ -112,7 +119,7 @@ class RecordedBuild:
 
     def buildctl_arguments(self) -> list[str]:
         """The same for `buildctl build`."""
-        arguments = [text.replace(RECORDED_HOST, self._bases.host) for text in self._facts["args"]]
+        arguments = [self._relocated(text) for text in self._facts["args"]]
         for n, (flag, value) in enumerate(pairwise(list(arguments))):
             name, _, path = value.partition("=")
             if flag == "--oci-layout":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-STEP = re.compile(r"^#(\d+) \[(?!internal)[^\]]*\] (?!FROM)(?:RUN|COPY|ADD|WORKDIR|LINK)", re.M)
+STEP = re.compile(r"^#(\d+) (\[(?!internal)[^\]]*\] (?!FROM)(?:RUN|COPY|ADD|WORKDIR|LINK).*)", re.M)
 _BUILDCTL = {"--cache-to": "--export-cache", "--cache-from": "--import-cache"}
 _LOST_RACE = "provided digest did not match uploaded content"
 """What docker-registry says when BuildKit pushes a blob for an image and for a cache at the same time."""
@@ -113,6 +113,9 @@ class Builders:
 
 
 def cached(output: str) -> tuple[int, int]:
-    """Steps that say CACHED, of all steps."""
-    steps = set(STEP.findall(output))
-    return sum(bool(re.search(rf"^#{number} CACHED$", output, re.M)) for number in steps), len(steps)
+    """Steps that say CACHED, of all steps. An ADD of a URL shows twice: its download is never cached."""
+    steps: dict[str, bool] = {}
+    for number, name in STEP.findall(output):
+        hit = bool(re.search(rf"^#{number} CACHED$", output, re.M))
+        steps[name] = steps.get(name, False) or hit
+    return sum(steps.values()), len(steps)

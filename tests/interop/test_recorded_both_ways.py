@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from buildkit import Build, cached
 from recorded_builds import VECTORS, builds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from buildkit import Builders
@@ -29,11 +30,13 @@ def _recorded() -> list[str]:
     return sorted(case for case, _, file in names if file == "Dockerfile" and case not in WITHOUT_STEPS)
 
 
-def recorded(name: str, recordings: Path, bases: builds.Bases, tmp_path: Path) -> Build:
+@contextlib.contextmanager
+def recorded(name: str, recordings: Path, bases: builds.Bases, tmp_path: Path) -> Iterator[Build]:
     work = tmp_path / "work"
     work.mkdir()
     case = builds.RecordedBuild(recordings / name, bases, work)
-    return Build(case.buildctl_arguments(), case.inlay_arguments())
+    with case.served():
+        yield Build(case.buildctl_arguments(), case.inlay_arguments())
 
 
 @pytest.mark.parametrize("name", _recorded())
@@ -51,7 +54,7 @@ def test_all_steps_of_recorded_builds_are_cached(
     first: str,
 ) -> None:
     """`--junitxml`, with `-o junit_family=xunit1`, writes the numbers: steps cached, of all steps."""
-    build, folder = recorded(name, recordings, bases, tmp_path), tmp_path / "cache"
+    folder = tmp_path / "cache"
     repository = f"{docker_registry.host}/interop/{name}/{kind}-{first}"
     export = {"inline": "type=inline", "local": f"type=local,dest={folder},mode=max"}.get(
         kind, f"type=registry,ref={repository}:cache,mode={kind}"
@@ -60,8 +63,9 @@ def test_all_steps_of_recorded_builds_are_cached(
         kind, f"type=registry,ref={repository}:cache"
     )
     exporting, importing = builders.in_turn(first)
-    exporting(build, f"{repository}:one", "--cache-to", export)
-    output = importing(build, f"{repository}:two", "--cache-from", source)
+    with recorded(name, recordings, bases, tmp_path) as build:
+        exporting(build, f"{repository}:one", "--cache-to", export)
+        output = importing(build, f"{repository}:two", "--cache-from", source)
     hits, steps = cached(output)
     record_property("cached", f"{name} {kind} {first} {hits}/{steps}")
     assert steps >= 1
@@ -75,7 +79,8 @@ def test_what_is_inline_is_read_out_of_an_image_of_several_platforms_with_attest
     bases: builds.Bases,
     tmp_path: Path,
 ) -> None:
-    build = recorded("c24-multiplatform-scratch", recordings, bases, tmp_path)
+    with recorded("c24-multiplatform-scratch", recordings, bases, tmp_path) as build:
+        pass  # it needs no servers
     attested = build._replace(buildctl=[*build.buildctl, "--opt", "attest:provenance=mode=max"])
     name = f"{docker_registry.host}/interop/attested"
     builders.buildkit(attested, f"{name}:one", "--cache-to", "type=inline")
