@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,46 @@ def test_an_unchanged_build_makes_two_requests(
     requests = docker_registry.requests(mark)
     assert len(requests) == 2, requests
     assert requests[-1] == "HEAD /v2/unchanged/manifests/1"
+
+
+def test_an_unchanged_build_loads_nothing_that_steps_need(
+    context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    build = [
+        "build",
+        "-q",
+        "--root",
+        str(tmp_path / "s"),
+        "--push",
+        "-t",
+        f"{docker_registry.host}/lean:1",
+        str(context),
+    ]
+    code = "import sys; from inlay.cli import run; assert run(sys.argv[1:]) == 0; print(*sys.modules)"
+    for unchanged in (False, True):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *build], capture_output=True, text=True, check=True
+        )
+        loaded = set(done.stdout.split())
+        for name in (
+            "actions.fileop",
+            "archive.packing",
+            "executor.choose",
+            "export.shipping",
+            "snapshot.mounts",
+        ):
+            assert (f"inlay.{name}" in loaded) != unchanged, name
+        for name in (
+            "argparse",
+            "ctypes",
+            "isal",
+            "asyncio",
+            "dataclasses",
+            "http.client",
+            "ssl",
+            "subprocess",
+        ):
+            assert name not in loaded or not unchanged, name
 
 
 def test_a_damaged_config_of_a_base_image_is_fetched_again(

@@ -105,10 +105,11 @@ class Step:
     async def run(self, inputs: Sequence[Result]) -> Sequence[Result]:
         """Do the step. What goes wrong is told with the step's name and line."""
         try:
+            if self._source is not None:
+                return [await self._source.fetch()]
             self._worker.begin(self.vertex)
             results = await self._run(inputs)
-            if self._source is None:
-                self._worker.made(self.vertex, results)
+            self._worker.made(self.vertex, results)
             return results
         except (SolveError, ContentError, RegistryError, OSError) as error:
             raise self._located(error) from error
@@ -130,8 +131,6 @@ class Step:
 
     async def _run(self, inputs: Sequence[Result]) -> Sequence[Result]:
         op = self.vertex.op
-        if self._source is not None:
-            return [await self._source.fetch()]
         if isinstance(op, ExecOp):
             from inlay.actions.exec import run_exec
 

@@ -74,7 +74,7 @@ class Worker:
         return await self._executor
 
     def begin(self, vertex: Vertex) -> None:
-        """Get ready for what follows a step that is done now."""
+        """Get ready for what follows a step that is going to be done."""
         if self._executor is None and self.forms(vertex).is_run_on:
             self._executor = spawn(in_thread(self._make_executor))
 
