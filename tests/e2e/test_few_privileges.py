@@ -198,3 +198,16 @@ def test_a_user_without_any_namespace_builds_what_is_cached_and_else_is_told_wha
     assert doctor.code == 1
     assert "user 4711, and a user namespace is refused" in doctor.out
     assert "→ sysctl -w user.max_user_namespaces=" in doctor.out
+
+
+def test_a_user_without_any_namespace_packs_files_as_root_does(
+    users: Callable[..., User], tmp_path: Path
+) -> None:
+    folder = tmp_path / "files"
+    (folder / "d").mkdir(parents=True)
+    (folder / "d/e").write_text("e")
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY d /x/y/\nWORKDIR /w/v\nCOPY --chown=3:4 d/e /q/\n")
+    user = users()
+    theirs = user.run(*REFUSED_USER, *BUILD, "-t", "x", str(user.give(folder)), env=EPOCH)
+    roots = run(*BUILD, "--root", str(tmp_path / "s"), "-t", "x", str(folder))
+    assert digest_of(theirs) == digest_of(roots)

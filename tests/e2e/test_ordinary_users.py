@@ -9,18 +9,21 @@ import shutil
 import struct
 import sys
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from debian import write_root
+from trees import Entry, tree_in_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ordinary import User
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 
 DOCKERFILE = """FROM scratch AS base
@@ -254,3 +257,57 @@ def test_a_python_program_builds_in_another_process(
     assert (events, outcomes, stopped) == ("True", "{'cached'}", "stopped")
     assert not_cached == "4 steps are not in the cache"
     assert failed.startswith("7 5 Dockerfile:5: ")
+
+
+DIFFERS_EACH_TIME = ("var/log/", "var/cache/ldconfig/", "var/cache/apt/", "var/lib/dpkg/", "var/lib/apt/")
+"""What holds the time of a step, or its process's number."""
+
+
+def test_a_user_installs_packages_and_adds_users_as_root_does(
+    inlay: Callable[..., Any], users: Callable[..., User], tmp_path: Path
+) -> None:
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("needs Debian")
+    context = Path(shutil.copytree(EXAMPLES / "debian", tmp_path / "debian"))
+    write_root(context / "rootfs.tar")
+    user = users()
+    made = {}
+    for run, out in ((user.inlay, user.home / "out.tar"), (inlay, tmp_path / "out.tar")):
+        folder, root = (
+            (user.give(context), user.home / "s") if run == user.inlay else (context, tmp_path / "s")
+        )
+        done = build(run, folder, "--root", str(root), "-o", f"type=tar,dest={out}")
+        assert done.code == 0, done.err
+        made[run] = tree_in_tar(out)
+    theirs, roots = made[user.inlay], made[inlay]
+    assert theirs.keys() == roots.keys()
+    differing = {name for name in roots if without_time(theirs[name]) != without_time(roots[name])}
+    assert {name for name in differing if not name.startswith(DIFFERS_EACH_TIME)} == set()
+    assert theirs["srv/app"].owner == (1000, 1000)
+    assert theirs["srv/app"].mode == 0o2750
+    assert theirs["usr/local/bin/hello"].mode & 0o4000
+    assert theirs["etc/shadow"].owner == (0, 42)
+
+
+def without_time(entry: Entry) -> Entry:
+    return entry._replace(mtime=0)
+
+
+def test_device_nodes_of_archives_are_left_out_with_a_warning(
+    users: Callable[..., User], small: Path
+) -> None:
+    user = users()
+    with tarfile.open(small / "nodes.tar", "w") as tar:
+        for name, kind in (
+            ("console", tarfile.CHRTYPE),
+            ("disk", tarfile.BLKTYPE),
+            ("pipe", tarfile.FIFOTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.devmajor, member.devminor = kind, 5, 1
+            tar.addfile(member)
+    (small / "Dockerfile").write_text(SMALL + "ADD nodes.tar /dev2/\nRUN ls /dev2\n")
+    done = build(user.inlay, user.give(small))
+    assert done.code == 0, done.err
+    assert "2 device nodes are left out, such as /dev2/console" in done.err
+    assert re.search(r"#\d+ [0-9.]+ pipe\n#\d+ DONE", done.err)

@@ -13,6 +13,7 @@ from inlay.actions.writing import WritableTree
 from inlay.archive.tree import Tree
 from inlay.errors import SolveError
 from inlay.llb.ops import EMPTY, Copy, FileOp
+from inlay.progress.events import Warned
 from inlay.refs import SCRATCH, Ref
 from inlay.tasks import in_thread
 from inlay.timestamp import now_ns
@@ -78,12 +79,18 @@ async def _in_folder(
     """Do `actions` on a copy of `base`."""
     active = await worker.refs.prepare(base)
 
-    def write() -> None:
+    def write() -> list[str]:
         with WritableTree.at(active.path) as target:
             perform(actions, trees, target)
+            return target.left_out
 
     try:
-        await in_thread(write, limiter=worker.disk)
+        left_out = await in_thread(write, limiter=worker.disk)
+        if left_out:
+            message = (
+                f"{len(left_out)} device nodes are left out, such as {left_out[0]}: only root can make them"
+            )
+            worker.emit(Warned(str(vertex.digest), message))
         directory = await in_thread(active.commit, limiter=worker.disk)
     except BaseException:
         await in_thread(active.discard)

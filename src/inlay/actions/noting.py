@@ -32,7 +32,7 @@ class NotedLayer:
     `now_ns` is the time of what gets none of its own. For one thread; to be closed.
     """
 
-    __slots__ = ("_base", "_below", "_ids", "_now_ns", "_timed", "_tree", "is_whole_in_archive", "layer")
+    __slots__ = ("_base", "_below", "_now_ns", "_timed", "_tree", "is_whole_in_archive", "layer")
 
     def __init__(self, base: Tree | None, layers: Sequence[PlannedLayer], *, now_ns: int) -> None:
         self.layer = PlannedLayer()
@@ -41,7 +41,6 @@ class NotedLayer:
         self._base = base
         self._below = LayerStack(base, layers)
         self._tree = LayerStack(base, [*layers, self.layer])
-        self._ids = os.geteuid(), os.getegid()
         self._now_ns = now_ns
         self._timed: set[str] = set()
         """Folders that the plan gave a time, which they keep until it is over."""
@@ -104,10 +103,10 @@ class NotedLayer:
             folder.mtime_ns = self._now_ns
 
     def _made(self, entry: PlannedEntry, folder: PlannedFile) -> PlannedFile:
-        mode, gid = _FULL_MODES.get(entry.kind, 0) | (entry.mode or 0), self._ids[1]
+        mode, gid = _FULL_MODES.get(entry.kind, 0) | (entry.mode or 0), 0
         if folder.looks[0] & mode_bits.S_ISGID:
             gid = folder.looks[2]
-        file = PlannedFile((mode, *(entry.owner or (self._ids[0], gid))), self._now_ns)
+        file = PlannedFile((mode, *(entry.owner or (0, gid))), self._now_ns)
         content = entry.content
         if content is not None:
             if not isinstance(content, SourceFile | bytes):

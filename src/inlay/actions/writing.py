@@ -16,7 +16,7 @@ from inlay.archive.sourcefile import OpenFolders, SourceFile, Sources
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
-from inlay.rootless import change_owner
+from inlay.rootless import change_owner, in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ class WritableTree:
     For one thread at a time.
     """
 
-    __slots__ = ("_buffer", "_folders", "_later", "_sources", "_tree")
+    __slots__ = ("_buffer", "_folders", "_later", "_sources", "_tree", "left_out")
 
     def __init__(self, fd: int) -> None:
         """`fd` is open on the folder, and is taken over."""
@@ -45,6 +45,8 @@ class WritableTree:
         self._sources = Sources()
         self._later: dict[str, PlannedEntry] = {}
         """Folders that get their modes and times once all is written, by path."""
+        self.left_out: list[str] = []
+        """Device nodes that nobody can make in a user namespace (containerd leaves them out, too)."""
 
     @classmethod
     def at(cls, path: str) -> WritableTree:
@@ -125,11 +127,20 @@ class WritableTree:
             os.symlink(entry.link, name, dir_fd=here)
             self._finish(entry, name, here)
         elif entry.kind == NODE:
-            assert entry.mode is not None
-            os.mknod(name, entry.mode, entry.device, dir_fd=here)
-            self._finish(entry, name, here)
+            self._make_node(entry, name, here)
         elif entry.kind == HARD_LINK:
             self._link(entry, name, here)
+
+    def _make_node(self, entry: PlannedEntry, name: str, here: int) -> None:
+        assert entry.mode is not None
+        try:
+            os.mknod(name, entry.mode, entry.device, dir_fd=here)
+        except PermissionError:
+            if not in_user_namespace():
+                raise
+            self.left_out.append(entry.path)
+        else:
+            self._finish(entry, name, here)
 
     def _remove(self, path: str, name: str, here: int) -> None:
         try:
