@@ -536,6 +536,9 @@ def test_an_ordinary_user_has_all_of_it(
         env={"WORD": "word"},
     )
     out = succeeded(done)
+    (given / "Dockerfile").write_text(FOR_USERS.partition("RUN")[0] + "RUN true\n")
+    more = user.inlay("build", "--runtime", runtime, "--ulimit", "nofile=90000000", str(given))
+    assert (more.code, "--ulimit nofile=90000000:90000000: at most " in more.err) == (1, True), more.err
     for said in ("cache 5:6 700", "took 1048576", "secret 5 400", "socket 5", "100", "10.9.8.7\tdb"):
         assert f" {said}\n" in out
     assert f" ssh-ed25519 {agent.public(agent.key)}" in out

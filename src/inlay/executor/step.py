@@ -47,6 +47,7 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
         stack.callback(os.close, etc)
         mounts = _all_mounts(spec, etc)
         _check_kinds(mounts, root_fd)
+        _check_limits(spec)
         stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
         groups = _groups(spec)
         rootfs.make_mount_folders(root_fd)
@@ -60,6 +61,33 @@ def ready_step(spec: ProcessSpec) -> Iterator[Step]:
             groups=groups,
             hostname=spec.hostname or DEFAULT_HOSTNAME,
         )
+
+
+def _check_limits(spec: ProcessSpec) -> None:
+    """Raise `SolveError` for a limit above this process's own, which only the machine's root may raise."""
+    if not spec.ulimits or (
+        not rootless.in_user_namespace() and _has(defaults.CAPABILITY_NUMBERS["SYS_RESOURCE"])
+    ):
+        return
+    import resource
+
+    for limit in spec.ulimits:
+        _, most = resource.getrlimit(getattr(resource, f"RLIMIT_{limit.name.upper()}"))
+        if most != resource.RLIM_INFINITY and (limit.hard == -1 or limit.hard > most):
+            raise SolveError(
+                f"--ulimit {limit.name}={limit.soft}:{limit.hard}: at most {most} can be set here; "
+                "ask for less, or build as root"
+            )
+
+
+def _has(capability: int) -> bool:
+    return bool(_capabilities("CapEff") >> capability & 1)
+
+
+def _capabilities(kind: str) -> int:
+    """One of this process's sets of capabilities, as a mask."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith(f"{kind}:"))
 
 
 def _check_kinds(mounts: list[Mount], root_fd: int) -> None:
@@ -168,8 +196,7 @@ def capabilities(spec: ProcessSpec) -> list[str]:
     """The capabilities of the step, without CAP_: docker's, or all that this process can give."""
     if spec.security == "sandbox":
         return list(defaults.DEFAULT_CAPABILITIES)
-    with open("/proc/self/status", encoding="ascii") as file:
-        bounding = next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd:"))
+    bounding = _capabilities("CapBnd")
     return [name for name, number in defaults.CAPABILITY_NUMBERS.items() if bounding >> number & 1]
 
 
