@@ -30,7 +30,6 @@ _BIG = 4 << 20
 """Files of so many bytes are hashed beside the others, on further threads."""
 _WAITING = 64
 """So many of them may wait, each with a descriptor."""
-_KIND = 0o170000
 
 
 def tree_digest(tree: Tree, path: str, *, follow_links: bool) -> str:
@@ -61,7 +60,7 @@ def header(
     A socket is described as an empty file.
     """
     mode = stat.st_mode
-    flag = _TYPE_FLAGS.get(mode & _KIND, "0")
+    flag = _TYPE_FLAGS.get(mode & 0o170000, "0")
     text = (
         f"namemode{511 if flag == '2' else mode & 0o7777}uid{owner[0]}gid{owner[1]}"
         f"size{stat.st_size if flag == '0' else 0}typeflag{flag}"
@@ -141,18 +140,27 @@ class _Digester:
         entries = tree.entries(folder)
         tree.note(folder, entries)
         memory = tree.memory
-        known = memory.get_all([entry[1] for entry in entries]) if memory else [None] * len(entries)
-        parts: list[tuple[str, _Digest]] = [("", folder_digest(tree, folder, stat))]
+        digests: list[_Digest | None]
+        digests = [*memory.get_all([entry[1] for entry in entries])] if memory else [None] * len(entries)
+        inside: dict[str, list[tuple[str, _Digest]]] = {}
+        for at, digest in enumerate(digests):
+            if digest is None:
+                name, child, state = entries[at]
+                if mode_bits.S_ISDIR(child.st_mode):
+                    with tree.enter(folder, name, state) as below:
+                        digests[at], found = self._folder(below, child)
+                    if found:
+                        inside[name] = [(f"{name}\0{path}", part) for path, part in found]
+                else:
+                    digests[at] = self._new_leaf(folder, name, child)
+        names = [entry[0] for entry in entries]
+        parts = [
+            ("", folder_digest(tree, folder, stat)),
+            *zip(names, cast("list[_Digest]", digests), strict=True),
+        ]
+        if inside:
+            parts = [part for one in parts for part in (one, *inside.get(one[0], ()))]
         again: list[tuple[str, _Digest]] = []
-        for (name, child, state), remembered in zip(entries, known, strict=True):
-            if child.st_mode & _KIND == mode_bits.S_IFDIR:
-                with tree.enter(folder, name, state) as below:
-                    digest, inside = self._folder(below, child)
-                parts.append((name, digest))
-                if inside:
-                    parts += [(f"{name}\0{path}", part) for path, part in inside]
-            else:
-                parts.append((name, remembered or self._new_leaf(folder, name, child)))
         if entries and entries[-1][0][0] == "\udcff":  # names are in the order of their bytes
             again = [part for part in parts[1:] if part[0][0] == "\udcff"]
         tree.parts[folder.path] = parts
