@@ -60,7 +60,7 @@ class Descriptor(NamedTuple):
             raise ContentError(f"a descriptor's mediaType must be text, not {media_type!r:.60}")
         digest = value.get("digest")
         annotations = value.get("annotations") or {}
-        if not isinstance(annotations, dict) or not all(isinstance(v, str) for v in annotations.values()):
+        if not isinstance(annotations, dict) or {*map(type, annotations.values())} - {str}:
             raise ContentError("a descriptor's annotations must map text to text")
         platform = value.get("platform")
         return cls(

@@ -202,7 +202,8 @@ class Solver(Generic[R]):
 
     async def _find_by_definition(self, edge: Edge[R]) -> Keys:
         vertex = edge.vertex
-        await self._cache_map(vertex)
+        if vertex.digest not in self._maps:
+            await self._cache_map(vertex)
         inputs = await gather([self._definition_keys(below) for below in vertex.inputs])
         if vertex.ignore_cache:
             return NONE
@@ -216,6 +217,8 @@ class Solver(Generic[R]):
         vertex = edge.vertex
         if found or vertex.ignore_cache or not vertex.inputs:
             return found
+        if len(vertex.inputs) == 1:
+            return self.index.common([await self._improve(edge, 0, sure=False)])
         ways = [self._links(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)]
         matched = [self.index.leads_anywhere(links) for links in ways]
         unmatched = [i for i, leads in enumerate(matched) if not leads]
