@@ -577,7 +577,7 @@ def _cache_manifest(graph: RecordGraph, option: Option) -> CacheManifest | None:
 def _told(left_out: Sequence[Chain]) -> str:
     """What a cache lacks, for people to read."""
     steps = [chain.descriptor.annotation(DESCRIPTION) or str(chain.descriptor.digest) for chain in left_out]
-    shown = "; ".join(f"{step:.60}" for step in steps[:10]) + ("; …" if len(steps) > 10 else "")
+    shown = "; ".join(f"{step!r:.60}" for step in steps[:10]) + ("; …" if len(steps) > 10 else "")
     return (
         f"the results of {len(steps)} steps are left out of the cache, which BuildKit would not import if it had "
         f"more than 1 MiB of records: {shown}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from inlay.digest import Digest
+from inlay.digest import Digest, is_digest
 from inlay.errors import (
     BlobLost,
     BlobNotFound,
@@ -29,7 +29,7 @@ from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED, Descript
 from inlay.snapshot.snapshotter import copy_root_looks
 from inlay.solver.keys import Chain
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
-from inlay.timestamp import format_ns, now_ns
+from inlay.timestamp import format_ns, now_ns, parse_ns
 
 if TYPE_CHECKING:
     import sqlite3
@@ -334,17 +334,20 @@ class RefStore:
         )
 
     def of_chain(self, chain: Chain) -> Ref:
-        """The tree of an imported record. Nothing is fetched."""
+        """The tree of an imported record. Nothing is fetched. Raises `CacheError` where what the cache says of a
+        layer cannot be."""
         return Ref(tuple(map(self._of_part, chain.chains())))
 
     def _of_part(self, chain: Chain) -> Layer:
         blob = chain.descriptor
-        diff_id = blob.annotation(UNCOMPRESSED)
+        diff_id, created = blob.annotation(UNCOMPRESSED), blob.annotation(CREATED_AT)
+        if diff_id and not is_digest(diff_id):
+            raise CacheError(f"the cache says that layer {blob.digest} holds {diff_id!r:.80}")
         layer = self.add_blob(
             blob._replace(annotations=()),
-            Digest.parse(diff_id) if diff_id else None,
+            Digest(diff_id) if diff_id else None,
             cast("Source | None", chain.provider),
-            created=blob.annotation(CREATED_AT),
+            created=created if parse_ns(created) is not None else "",
             description=blob.annotation(DESCRIPTION),
         )
         self._cached.add(_whereabouts(layer))

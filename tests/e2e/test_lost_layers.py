@@ -193,3 +193,34 @@ def test_a_layer_that_is_lost_while_it_is_pushed_is_made_again(
     assert done.code == 0, done.err
     for layer in json.loads(fake.manifests["other:1"][1])["layers"]:
         assert "sha256:" + hashlib.sha256(fake.blobs[layer["digest"]]).hexdigest() == layer["digest"]
+
+
+@pytest.mark.parametrize("junk", ["junk", "sha256:../../../etc/passwd", "\x1b[31m"])
+def test_what_a_cache_says_of_its_layers_cannot_fail_the_build(
+    inlay: Callable[..., Outcome],
+    fake: FakeRegistry,
+    context: Path,
+    cached: list[str],
+    tmp_path: Path,
+    junk: str,
+) -> None:
+    media_type, raw = fake.manifests["app:cache"]
+    manifest = json.loads(raw)
+    for name in ("buildkit/createdat", "containerd.io/uncompressed"):
+        for layer in manifest["layers"]:
+            layer["annotations"][name] = junk
+        fake.tag("app", "cache", json.dumps(manifest).encode(), media_type)
+        done = rebuild(
+            inlay,
+            fake,
+            context,
+            tmp_path / f"two {name[0]}",
+            "-t",
+            f"{fake.host}/app:again",
+            "-o",
+            "type=registry",
+        )
+        assert steps_cached(done) >= (4 if name == "buildkit/createdat" else 0)
+        image = json.loads(fake.manifests["app:again"][1])
+        config = json.loads(fake.blobs[image["config"]["digest"]])
+        assert junk not in json.dumps(config)
