@@ -10,7 +10,7 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from inlay.solver.keys import CacheRecord, Link, decisive, derived_key, is_random
+from inlay.solver.keys import CacheRecord, Link, derived_key, is_random
 from inlay.timestamp import parse_ns
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 
 NONE: frozenset[str] = frozenset()
+
+UNREACHABLE = "random:unreachable"
+"""The key of an imported record that no link leads to."""
 
 MANY = 64
 """So many targets of one input are not looked at one by one if it can be helped."""
@@ -194,22 +197,26 @@ class CacheIndex:
         """Make an imported cache part of every question, until the process ends; return its nodes' keys."""
         keys: list[KeyId] = []
         for node in graph:
-            inputs = [
-                [(keys[at], selector) for selector, at in links if not is_random(keys[at])]
-                for links in node.inputs
+            if not node.inputs:
+                keys.append(UNREACHABLE if is_random(node.digest) else node.digest)
+                continue
+            ways = [
+                [
+                    Link(keys[at], i, node.digest, selector)
+                    for selector, at in links
+                    if keys[at] is not UNREACHABLE
+                ]
+                for i, links in enumerate(node.inputs)
             ]
-            if not all(inputs):
-                keys.append("random:unreachable")  # it hangs on something that means nothing here
+            if not all(ways):
+                keys.append(UNREACHABLE)  # it hangs on something that means nothing here
                 continue
             # What is on disk need not be asked: where its keys have other names, the links meet all the same.
-            key = _identify(node.digest, [decisive(links) for links in inputs], (self._memory,))
+            deciding = [[link for link in way if not link.selector] or way for way in ways]
+            found = _common((self._memory,), deciding, most=MANY)
+            key = min(found) if found else _derived(node.digest, deciding)
             keys.append(key)
-            links = [
-                (Link(source, i, node.digest, selector), key)
-                for i, pairs in enumerate(inputs)
-                for source, selector in pairs
-            ]
-            self._memory.add(links, self._imported_records(key, node) if inputs else ())
+            self._memory.add([(link, key) for way in ways for link in way], self._imported_records(key, node))
         return keys
 
     def _imported_records(self, key: KeyId, node: RecordNode) -> list[CacheRecord]:
@@ -248,6 +255,11 @@ class CacheIndex:
             for record in self._memory.records(key)
             if record.remote is not None and id(record.remote) in parts
         ]
+
+
+def _derived(digest: str, deciding: Sequence[Sequence[Link]]) -> KeyId:
+    firsts = [way[0] if len(way) == 1 else min(way) for way in deciding]
+    return derived_key(digest, [[(link.source, link.selector)] for link in firsts])
 
 
 def _newest_first(record: CacheRecord) -> tuple[int, bool]:
