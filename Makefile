@@ -21,6 +21,7 @@ lint:
 bench:
 	scripts/setup test
 	.venv/bin/python benchmarks/run.py
+	.venv/bin/python benchmarks/cache.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/rootfs.tar
