@@ -29,7 +29,6 @@ from inlay.platform import format_platform
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
-from inlay.refs import chain_of
 from inlay.request import Option, check_exports, parse_bool
 from inlay.tasks import Limiter, in_thread
 
@@ -275,7 +274,7 @@ class Exporter:
                     await self._refs.blobs(ref, codec)
             except CacheError:
                 return None
-            return chain_of(ref)
+            return self._refs.chain(ref)
 
         return find
 
@@ -292,7 +291,7 @@ class Exporter:
         forced: dict[int, Chain] = {}
         for chain in [chain for node in graph for chain, _ in node.results]:
             if id(chain) not in forced:
-                made = chain_of(await self._forced(self._refs.of_chain(chain), option))
+                made = self._refs.chain(await self._forced(self._refs.of_chain(chain), option))
                 assert made is not None
                 forced[id(chain)] = made
         return [

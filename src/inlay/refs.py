@@ -164,6 +164,13 @@ class RefStore:
         self._temporary: list[LayerDir] = []
         self._named: dict[tuple[str, str, str, str], str] = {}
         self._recalled: dict[str, Ref] = {}
+        self._stacks: dict[int, tuple[Chain, Ref]] = {}
+        """The trees of chains, by the chains' `id`."""
+        self._chains: dict[tuple[int, Layer], Chain] = {}
+        """The chains that layers make on others, by the `id` of those."""
+        self._sound: set[Layer] = set()
+        """Layers that can be had, as was found in this build."""
+        self._packed: set[Layer] = set()
         self._unpacking: dict[str, Task[LayerDir]] = {}
         self._packing: dict[str, Task[PackedLayer]] = {}
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
@@ -334,9 +341,18 @@ class RefStore:
         )
 
     def of_chain(self, chain: Chain) -> Ref:
-        """The tree of an imported record. Nothing is fetched. Raises `CacheError` where what the cache says of a
-        layer cannot be."""
-        return Ref(tuple(map(self._of_part, chain.chains())))
+        """The tree of an imported record. Nothing is fetched. Chains that share parts make trees that share
+        layers. Raises `CacheError` where what the cache says of a layer cannot be."""
+        above: list[Chain] = []
+        part: Chain | None = chain
+        while part is not None and id(part) not in self._stacks:
+            above.append(part)
+            part = part.parent
+        ref = self._stacks[id(part)][1] if part is not None else SCRATCH
+        for part in reversed(above):
+            ref = Ref((*ref.layers, self._of_part(part)))
+            self._stacks[id(part)] = part, ref
+        return ref
 
     def _of_part(self, chain: Chain) -> Layer:
         blob = chain.descriptor
@@ -407,7 +423,8 @@ class RefStore:
 
     async def check(self, ref: Ref) -> None:
         """Make sure that every layer can still be had, without fetching any. Raises `CacheError`."""
-        await gather([spawn(self._check(layer)) for layer in ref.layers])
+        await gather([spawn(self._check(layer)) for layer in ref.layers if layer not in self._sound])
+        self._sound.update(ref.layers)
 
     def _touch(self, layer: Layer) -> None:
         """Note when a layer was last used: what was not for long can be deleted first."""
@@ -448,6 +465,7 @@ class RefStore:
         if here in self._lost or here not in self._cached:
             return False
         self._lost.add(here)
+        self._sound.clear()
         memos: list[dict[Any, Task[Any]]] = [self._unpacking, self._packing, self._trees, self._views]
         for tasks in memos:
             for name in [name for name, task in tasks.items() if not task.succeeded]:
@@ -608,11 +626,26 @@ class RefStore:
 
     # -- from directories to blobs ----------------------------------------------------------------
 
-    async def blobs(self, ref: Ref, codec: Codec) -> list[Descriptor]:
-        """The blob of every layer, with its diff id, time and description as annotations; packs layers that
-        are only directories."""
-        await gather([spawn(self.pack(layer, codec)) for layer in ref.layers])
-        return [annotated_blob(layer) for layer in ref.layers]
+    async def blobs(self, ref: Ref, codec: Codec) -> None:
+        """Make sure that every layer has a blob; packs those that are only directories."""
+        packing = [layer for layer in ref.layers if layer.blob is None or layer not in self._packed]
+        await gather([spawn(self.pack(layer, codec)) for layer in packing])
+        self._packed.update(packing)
+
+    def chain(self, ref: Ref) -> Chain | None:
+        """The layers of `ref` as a cache carries them; None where one has never been packed, or there is none.
+
+        Trees that share their lower layers get chains that share their lower parts.
+        """
+        chain = None
+        for layer in ref.layers:
+            if layer.blob is None:
+                return None
+            made = self._chains.get((id(chain), layer))
+            if made is None or made.descriptor.digest != layer.blob.digest:
+                made = self._chains[id(chain), layer] = Chain(annotated_blob(layer), chain, layer.source)
+            chain = made
+        return chain
 
     async def pack(self, layer: Layer, codec: Codec) -> None:
         """Make sure that `layer` has a blob, here or elsewhere, and a diff id."""
@@ -747,13 +780,3 @@ def annotated_blob(layer: Layer) -> Descriptor:
     assert layer.blob is not None
     notes = {UNCOMPRESSED: layer.diff_id or "", CREATED_AT: layer.created, DESCRIPTION: layer.description}
     return layer.blob.annotated({name: value for name, value in notes.items() if value})
-
-
-def chain_of(ref: Ref) -> Chain | None:
-    """The layers of `ref` as a cache carries them; None where one has never been packed, or there is none."""
-    chain = None
-    for layer in ref.layers:
-        if layer.blob is None:
-            return None
-        chain = Chain(annotated_blob(layer), chain, layer.source)
-    return chain

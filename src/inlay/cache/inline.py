@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inlay.cache.config import CacheConfig, ConfigRecord
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import ImageConfig
-    from inlay.solver.keys import RecordGraph
+    from inlay.solver.keys import Chain, RecordGraph
 
 
 def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
@@ -32,15 +32,18 @@ def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
     left: then the config has no such field.
     """
     positions = _positions(graph, layers)
+    within: dict[int, bool] = {}
+    """Whether all layers of a chain are the image's, by its `id`."""
+
+    def is_within(chain: Chain) -> bool:
+        for part in chain.parts_above(within):
+            below = part.parent is None or within[id(part.parent)]
+            within[id(part)] = below and part.descriptor.digest in positions
+        return within[id(chain)]
+
     config = config_of(
         [
-            node._replace(
-                results=tuple(
-                    result
-                    for result in node.results
-                    if all(layer.digest in positions for layer in result[0].descriptors())
-                )
-            )
+            node._replace(results=tuple(result for result in node.results if is_within(result[0])))
             for node in graph
         ]
     )
@@ -57,12 +60,14 @@ def _positions(graph: RecordGraph, layers: Sequence[str]) -> dict[str, list[int]
     where: dict[str, list[int]] = {}
     for position, blob in enumerate(layers):
         where.setdefault(blob, []).append(position)
-    for node in graph:
-        for chain, _ in node.results:
-            for layer in chain.descriptors():
-                at = where.get(layer.digest, []) + where.get(layer.annotation(UNCOMPRESSED), [])
-                if at and layer.digest not in found:
-                    found[str(layer.digest)] = sorted(set(at))
+    seen: set[int] = set()
+    for chain in [chain for node in graph for chain, _ in node.results]:
+        for part in chain.parts_above(seen):
+            seen.add(id(part))
+            layer = part.descriptor
+            at = where.get(layer.digest, []) + where.get(layer.annotation(UNCOMPRESSED), [])
+            if at and layer.digest not in found:
+                found[str(layer.digest)] = sorted(set(at))
     return found
 
 

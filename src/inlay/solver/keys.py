@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from inlay.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
     from inlay.oci.descriptor import Descriptor
 
@@ -86,6 +86,15 @@ class Chain:
             stack.append(chain)
             chain = chain.parent
         return stack[::-1]
+
+    def parts_above(self, known: Container[int]) -> list[Chain]:
+        """The parts, lowest first, that stand on the highest one whose `id` is `known`."""
+        above: list[Chain] = []
+        chain: Chain | None = self
+        while chain is not None and id(chain) not in known:
+            above.append(chain)
+            chain = chain.parent
+        return above[::-1]
 
     def descriptors(self) -> tuple[Descriptor, ...]:
         """The layers, lowest first."""
