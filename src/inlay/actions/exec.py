@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from inlay.actions.foreign import check_runnable
 from inlay.actions.mounts import StepMounts
+from inlay.actions.steplog import StepLog, log_limit
 from inlay.actions.users import find_user
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor.executor import Cancellation, ProcessSpec, Ulimit
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from inlay.refs import Ref
 
 _NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # else the sandbox
-_TAIL = 4096
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -35,14 +35,16 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         raise SolveError("CDI devices (RUN --device) cannot be given to steps; mark them as not required")
     async with StepMounts(worker, op, inputs) as mounts:
         spec = await in_thread(_spec, worker, vertex, op, op.meta, mounts, limiter=worker.disk)
-        tail = bytearray()
-        code = await _run(worker, vertex, spec, tail)
+        digest = str(vertex.digest)
+        log = StepLog(lambda stream, data: worker.emit(Log(digest, stream, data, time.time())), log_limit())
+        code = await _run(worker, spec, log)
         if code not in (op.meta.valid_exit_codes or (0,)):
             from inlay.actions.advice import ending
 
+            log.show_held()
             raise ProcessFailed(
                 f'process "{" ".join(op.meta.args)}" did not complete successfully: '
-                + ending(code, bytes(tail), root=mounts.path, pids_limit=spec.pids_limit),
+                + ending(code, bytes(log.last), root=mounts.path, pids_limit=spec.pids_limit),
                 exit_code=code,
                 step=vertex.name,
                 location=vertex.location,
@@ -50,19 +52,12 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         return [await mounts.commit(vertex.name)]
 
 
-async def _run(worker: Worker, vertex: Vertex, spec: ProcessSpec, tail: bytearray) -> int:
-    """Run the process and return its exit code; the last of its output ends up in `tail`."""
+async def _run(worker: Worker, spec: ProcessSpec, log: StepLog) -> int:
+    """Run the process; return its exit code."""
     cancellation = Cancellation()
-    digest = str(vertex.digest)
-
-    def on_output(stream: int, data: bytes) -> None:
-        worker.emit(Log(digest, stream, data, time.time()))
-        tail.extend(data[-_TAIL:])
-        del tail[:-_TAIL]
-
     executor = await worker.executor()
     return await in_thread(
-        executor.run, spec, on_output, cancellation, limiter=worker.processes, abort=cancellation.cancel
+        executor.run, spec, log.write, cancellation, limiter=worker.processes, abort=cancellation.cancel
     )
 
 

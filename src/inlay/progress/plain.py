@@ -26,7 +26,7 @@ class _Vertex:
         self.name = name
         self.started = started
         self.lines: list[str] = []
-        self.partial = b""
+        self.partial = bytearray()
 
 
 class PlainSink:
@@ -75,14 +75,15 @@ class PlainSink:
             self._write_lines(vertex)
 
     def _log(self, vertex: _Vertex, event: Log) -> None:
-        *whole, vertex.partial = (vertex.partial + event.data).split(b"\n")
+        whole = whole_lines(vertex.partial, event.data)
         stamp = f"{max(0.0, event.time - vertex.started):.3f}"
         vertex.lines += [f"{stamp} {printable(line)}" for line in whole]
 
     def _complete(self, vertex: _Vertex, event: Completed) -> None:
         if vertex.partial:
-            vertex.lines.append(f"{max(0.0, event.time - vertex.started):.3f} {printable(vertex.partial)}")
-            vertex.partial = b""
+            stamp = f"{max(0.0, event.time - vertex.started):.3f}"
+            vertex.lines.append(f"{stamp} {printable(bytes(vertex.partial))}")
+            vertex.partial.clear()
         self._give_word(vertex, event.time)
         self._write_lines(vertex)
         self._print(f"#{vertex.number} {completed_text(event, vertex.started)}")
@@ -104,6 +105,17 @@ class PlainSink:
 
     def _print(self, text: str) -> None:
         self._out.write(text + "\n")
+
+
+def whole_lines(partial: bytearray, data: bytes) -> list[bytes]:
+    """The lines that `data` completes; what it begins stays in `partial`, which may grow long without any."""
+    head, newline, rest = data.rpartition(b"\n")
+    if not newline:
+        partial += data
+        return []
+    lines = bytes(partial + head).split(b"\n")
+    partial[:] = rest
+    return lines
 
 
 def completed_text(event: Completed, started: float) -> str:

@@ -8,24 +8,25 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
-from inlay.progress.plain import completed_text, printable, size_text
+from inlay.progress.plain import completed_text, printable, size_text, whole_lines
 
 if TYPE_CHECKING:
     from inlay.progress.events import Event
 
 TAIL_LINES = 6
 """How many lines of output are shown under a running step."""
+LOG_LINES = 100
+"""How many of them are kept, to be shown when it fails."""
 REDRAW_S = 0.1
 
 
 class _Step:
-    __slots__ = ("log", "name", "partial", "started", "tail", "transfers")
+    __slots__ = ("log", "name", "partial", "started", "transfers")
 
     def __init__(self, name: str, started: float) -> None:
         self.name = name
         self.started = started
-        self.partial = b""
-        self.tail: list[str] = []
+        self.partial = bytearray()
         self.log: list[str] = []
         self.transfers: dict[str, Transfer] = {}
 
@@ -53,10 +54,8 @@ class TtySink:
 
     def _advance(self, step: _Step, event: Log | Transfer | Completed) -> None:
         if isinstance(event, Log):
-            *whole, step.partial = (step.partial + event.data).split(b"\n")
-            lines = [printable(line) for line in whole]
-            step.log += lines
-            step.tail = (step.tail + lines)[-TAIL_LINES:]
+            lines = [printable(line) for line in whole_lines(step.partial, event.data)]
+            step.log = (step.log + lines)[-LOG_LINES:]
         elif isinstance(event, Transfer):
             step.transfers[event.what] = event
             if event.done:
@@ -71,8 +70,8 @@ class TtySink:
         code = "31" if failed else "36" if event.cached else "2"
         lines = [f"{self._paint(code, ' => ' + text.partition(':')[0]):<12} {step.name}"]
         if failed:
-            tail = [*step.log, printable(step.partial)] if step.partial else step.log
-            lines += [f"    {line}" for line in tail[-100:]]
+            tail = [*step.log, printable(bytes(step.partial))] if step.partial else step.log
+            lines += [f"    {line}" for line in tail]
             lines.append(self._paint("31", f" => {text}"))
         self._above(lines)
 
@@ -93,7 +92,8 @@ class TtySink:
                 f" -> {step.name}"[: width - 8].ljust(width - 8) + f"{max(0.0, now - step.started):6.1f}s"
             )
             lines += [
-                f"    {line}"[: width - 1] for line in (*map(_transfer, step.transfers.values()), *step.tail)
+                f"    {line}"[: width - 1]
+                for line in (*map(_transfer, step.transfers.values()), *step.log[-TAIL_LINES:])
             ]
         lines = lines[-max(1, height - 2) :]
         self._out.write("".join(line + "\n" for line in lines))
