@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 
 def plan_action(
-    action: Action, destination: Destination, *, source: Tree, owner: Owner | None = None
+    action: Action, destination: Destination, *, source: Tree | None, owner: Owner | None = None
 ) -> Iterator[PlannedEntry]:
     """What `action` does to `destination`. `source` is what a copy takes from, `owner` as `find_owner` says.
 
     Raises `SolveError` with BuildKit's sentences, of which paths are those inside the trees.
     """
     if isinstance(action, Copy):
+        assert source is not None
         return _copy(action, destination, source, owner)
     if isinstance(action, MakeDirectory):
         return _make_directory(action, destination, owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from inlay.actions.copying import CopyOptions, plan_copy
@@ -132,14 +133,18 @@ def read_by(action: FileAction, count: int) -> set[int]:
 
 def perform(actions: Sequence[FileAction], trees: Trees, target: Target) -> None:
     """Do `actions` on `target`. A tree of None is empty."""
-    with Tree.empty() as empty:
+    with ExitStack() as stack:
+
+        def tree_of(index: int) -> Tree:
+            return trees.get(index) or stack.enter_context(Tree.empty())
+
         for action in actions:
 
             def owner_tree(index: int, changed: int = action.input) -> Tree:
-                return (target.users() if index == changed else trees.get(index)) or empty
+                return (target.users() if index == changed else None) or tree_of(index)
 
             owner = find_owner(getattr(action.action, "owner", None), owner_tree)
-            source = trees.get(action.secondary_input) or empty
+            source = tree_of(action.secondary_input) if isinstance(action.action, Copy) else None
             target.carry_out(plan_action(action.action, target, source=source, owner=owner))
 
 

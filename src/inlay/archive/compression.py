@@ -13,6 +13,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
+from inlay.archive.tar import lazily_zeroed
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
 from inlay.namedtuple import NamedTuple
@@ -145,7 +146,7 @@ class _Block:
 
     __slots__ = ("busy", "checksum", "data", "error", "packed", "size")
 
-    def __init__(self, data: bytearray) -> None:
+    def __init__(self, data: memoryview) -> None:
         self.data = data
         self.size = 0
         self.packed: bytes | memoryview = b""
@@ -174,7 +175,7 @@ class BlobWriter:
         self._threads: list[threading.Thread] = []
         self._to_compress: SimpleQueue[_Block | None] = SimpleQueue()
         self._to_write: SimpleQueue[_Block | None] = SimpleQueue()
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._allowed = self._compressors + 3
         self._block = self._new_block()
         self._checksums: list[tuple[int, int]] = []
@@ -232,7 +233,7 @@ class BlobWriter:
     def _new_block(self) -> _Block:
         if self._allowed:
             self._allowed -= 1
-            return _Block(bytearray(BLOCK_SIZE))
+            return _Block(lazily_zeroed(BLOCK_SIZE))
         return _Block(self._free.get())
 
     def _submit(self, block: _Block) -> None:
@@ -271,7 +272,7 @@ class BlobWriter:
 
     def _compress(self, block: _Block) -> None:
         if block.size:
-            block.packed, block.checksum = self._codec.compress(memoryview(block.data)[: block.size])
+            block.packed, block.checksum = self._codec.compress(block.data[: block.size])
 
     def _write_blocks(self) -> None:
         """Put the blocks out in order, and give their buffers back whatever happens."""
@@ -285,7 +286,7 @@ class BlobWriter:
     def _finish(self, block: _Block) -> None:
         """Digest a block, wait until it is compressed, and pass it on."""
         if self._error is None:
-            self._diff_sha.update(memoryview(block.data)[: block.size])
+            self._diff_sha.update(block.data[: block.size])
         with block.busy:
             if block.error is not None:
                 raise block.error

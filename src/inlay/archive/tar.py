@@ -73,13 +73,12 @@ def write_entries(entries: Iterable[Entry], out: Sink) -> None:
 class TarWriter:
     """Writes entries one by one through one buffer, into which file data is read directly."""
 
-    __slots__ = ("_buffer", "_out", "_room", "_used", "_view")
+    __slots__ = ("_out", "_room", "_used", "_view")
 
     def __init__(self, out: Sink, *, buffer_size: int = 1 << 20) -> None:
         self._out = out
         self._room = buffer_size
-        self._buffer = bytearray(buffer_size + 1)  # the byte more shows that a file has grown
-        self._view = memoryview(self._buffer)
+        self._view = lazily_zeroed(buffer_size + 1)  # the byte more shows that a file has grown
         self._used = 0
 
     def add(self, entry: Entry) -> None:
@@ -141,6 +140,13 @@ class TarWriter:
         if self._used:
             self._out.write(self._view[: self._used])
             self._used = 0
+
+
+def lazily_zeroed(size: int) -> memoryview:
+    """A buffer that takes room, and the time to clear it, only as far as it is used."""
+    import mmap
+
+    return memoryview(mmap.mmap(-1, size))
 
 
 def encode_header(entry: Entry) -> bytes:
