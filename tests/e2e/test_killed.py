@@ -45,14 +45,17 @@ def killed_at(fake: FakeRegistry, method: str, target: str, build: list[str]) ->
 
     fake.fault(method, target, wait, times=99)
     command = [sys.executable, "-m", "inlay", *build]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        assert asked.wait(60)
+        end = time.monotonic() + 120
+        while not asked.wait(0.1) and process.poll() is None and time.monotonic() < end:
+            pass
     finally:
         process.kill()
-        process.wait(20)
+        said = process.communicate()[1].decode()
         done.set()
         fake.forgive()
+    assert asked.is_set(), f"{fake.seen()}\n{said}"
 
 
 def assert_whole(store: Path) -> None:
