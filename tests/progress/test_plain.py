@@ -6,7 +6,7 @@ import io
 import re
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
-from inlay.progress.plain import PlainSink, size_text
+from inlay.progress.plain import PlainSink, size_text, whole_lines
 
 
 def lines_of(*events: object) -> str:
@@ -15,6 +15,13 @@ def lines_of(*events: object) -> str:
     for event in events:
         sink(event)  # type: ignore[arg-type]
     return out.getvalue()
+
+
+def test_a_line_may_come_in_any_number_of_pieces() -> None:
+    partial = bytearray()
+    pieces = [b"a", b"b\nc", b"", b"d\n\ne\n", b"f"]
+    assert [whole_lines(partial, piece) for piece in pieces] == [[], [b"ab"], [], [b"cd", b"", b"e"], []]
+    assert partial == b"f"
 
 
 def test_a_step_that_runs() -> None:
