@@ -257,6 +257,8 @@ def run_program(
         (os.POSIX_SPAWN_DUP2, stdout, 1),
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
+    # What is sent before there is a program to pass it on to waits: process 1 would never see it otherwise.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     pid, failure = _spawn(args, env, files)
     if not pid:
         report(("exec", failure))
@@ -273,7 +275,9 @@ def _spawn(args: list[bytes], env: dict[bytes, bytes], files: list[tuple[Any, ..
     for folder in folders:
         path = os.path.join(folder, program)
         try:
-            pid = os.posix_spawn(path, args, env, file_actions=files, setsid=True, setsigdef=CATCHABLE)
+            pid = os.posix_spawn(
+                path, args, env, file_actions=files, setsid=True, setsigmask=(), setsigdef=CATCHABLE
+            )
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 failure = error.errno or failure
@@ -286,6 +290,7 @@ def _be_init(program: int) -> int:
     """Pass signals on to the program and reap whatever ends until it has."""
     for number in _FORWARDED:
         signal.signal(number, lambda received, _: os.kill(program, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == program:
