@@ -79,7 +79,7 @@ def begin_to_enter() -> Entry | None:
     """Move this process, which may have no second thread, into a user and a mount namespace of its own.
 
     None where that is not needed, or is refused: by the kernel, by a seccomp filter, or for a second thread.
-    It takes 0.5 ms; the maps, which others write meanwhile, are there after some 4 ms.
+    It takes some 2 ms; the maps, which others write meanwhile, are there after some 4 ms.
     """
     if is_privileged():
         return None

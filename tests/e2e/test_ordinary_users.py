@@ -16,6 +16,8 @@ import pytest
 from debian import write_root
 from trees import Entry, tree_in_tar
 
+from gitserver import GitServer, Repository
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -311,3 +313,38 @@ def test_device_nodes_of_archives_are_left_out_with_a_warning(
     assert done.code == 0, done.err
     assert "2 device nodes are left out, such as /dev2/console" in done.err
     assert re.search(r"#\d+ [0-9.]+ pipe\n#\d+ DONE", done.err)
+
+
+def test_secrets_agents_caches_and_repositories_reach_a_users_build(
+    users: Callable[..., User], context: Path, tmp_path: Path
+) -> None:
+    for name in ("git", "ssh-agent", "ssh-keygen"):
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed")
+    user = users()
+    (tmp_path / "served").mkdir()
+    server = GitServer(tmp_path / "served")
+    try:
+        Repository(server.folder, "repo").commit(f="one\n")
+        (context / "Dockerfile").write_text(
+            "FROM scratch\nADD rootfs.tar /\n"
+            f"ADD {server.url}/repo.git /checkout\n"
+            "RUN cat /checkout/f && test $(stat -c %u:%g /checkout/f) = 0:0\n"
+            "RUN --mount=type=secret,id=s,uid=33,gid=42,mode=0440 stat -c %u:%g:%a /run/secrets/s\n"
+            "RUN --mount=type=ssh,uid=33,gid=42 test -S $SSH_AUTH_SOCK && stat -c %u:%g:%a $SSH_AUTH_SOCK\n"
+            "RUN --mount=type=cache,target=/c,uid=33,gid=42 touch /c/f && stat -c %u:%g /c\n"
+            "RUN --network=none ls /sys/class/net\n"
+        )
+        script = (
+            'ssh-keygen -q -t ed25519 -N "" -f key && eval "$(ssh-agent)" && ssh-add -q key\n'
+            'trap "kill $SSH_AGENT_PID" 0\n'
+            '"$@" --ssh default && "$@" --ssh default=key --no-cache'
+        )
+        command = [sys.executable, "-m", "inlay", "build", "--progress", "plain", "--secret", "id=s,env=HOME"]
+        folder = user.give(context)
+        done = user.run("sh", "-c", f"cd && {script}", "sh", *command, str(folder))
+    finally:
+        server.close()
+    assert done.code == 0, done.err
+    printed = re.findall(r"^#\d+ [0-9.]+ ([0-9a-z:]+)$", done.err, re.MULTILINE)
+    assert printed == ["one", "33:42:440", "33:42:600", "33:42", "lo"] * 2
