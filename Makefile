@@ -18,10 +18,12 @@ lint:
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench:
+bench:  ## whole builds beside other builders, how they scale, and their parts; writes docs/performance.md
 	scripts/setup test
 	.venv/bin/python benchmarks/run.py
+	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/cache.py
+	.venv/bin/python -m pytest -q benchmarks/test_parts.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/rootfs.tar

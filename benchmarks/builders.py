@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class Cost(NamedTuple):
-    """What a build took: wall clock in seconds, and the resident size of its largest process in bytes.
+    """What a build took: seconds by the clock and of CPU, and the resident size of its largest process in bytes.
 
-    For a builder with a daemon, `memory` is that of its client only.
+    For a builder with a daemon, `cpu` and `memory` are those of its client only.
     """
 
     seconds: float
     memory: int
+    cpu: float
 
 
 class Builder(Protocol):
@@ -111,7 +112,8 @@ class Buildah:
         options = ["--tls-verify=false", "--runtime", "runc", "--network", "host", "--layers", *cache]
         built = _run(*self._client, "build", *options, "-t", reference, context)
         pushed = _run(*self._client, "push", "--tls-verify=false", reference)
-        return Cost(built.seconds + pushed.seconds, max(built.memory, pushed.memory))
+        memory = max(built.memory, pushed.memory)
+        return Cost(built.seconds + pushed.seconds, memory, built.cpu + pushed.cpu)
 
     def close(self) -> None:
         pass
@@ -161,7 +163,7 @@ def _run(*command: str) -> Cost:
         if process.returncode:
             log.seek(0)
             raise SystemExit(f"{' '.join(command)}\n{log.read().decode(errors='replace')[-2000:]}")
-    return Cost(seconds, usage.ru_maxrss << 10)
+    return Cost(seconds, usage.ru_maxrss << 10, usage.ru_utime + usage.ru_stime)
 
 
 def _output(*command: str) -> str:

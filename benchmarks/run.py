@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import builders
 import workloads
 from builders import Cost
+from plot import ratio_chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,28 @@ def main() -> None:
         text = report(costs, arguments.only, compared, arguments.runs)
     if arguments.report:
         write_report(arguments.report, text)
+        for name in set(arguments.builders) - {"inlay"} if "inlay" in arguments.builders else ():
+            draw(
+                os.path.join(os.path.dirname(arguments.report), f"performance-{name}.svg"),
+                costs,
+                arguments.only,
+                name,
+            )
+
+
+def draw(path: str, costs: Costs, only: list[str], other: str) -> None:
+    """Write the chart of inlay's ratio to another builder."""
+
+    def ratio(workload: str, scenario: str) -> float:
+        ours, theirs = (
+            statistics.median(cost.seconds for cost in costs[workload, scenario, name])
+            for name in ("inlay", other)
+        )
+        return ours / theirs
+
+    ratios = {workload: {scenario: ratio(workload, scenario) for scenario in SCENARIOS} for workload in only}
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(ratio_chart(f"Time of inlay, in terms of {other}'s (less is better)", ratios, [0.5]))
 
 
 def _arguments() -> argparse.Namespace:
@@ -176,9 +199,8 @@ def report(costs: Costs, only: list[str], compared: list[builders.Builder], runs
     if "inlay" in names:
         heads += [f"inlay / {name}" for name in names if name != "inlay"] + ["inlay's memory (MB)"]
     versions = "; ".join(builder.version for builder in compared)
-    machine = f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]} {platform.machine()}"
     lines = [
-        f"{time.strftime('%Y-%m-%d')}; {versions}; Python {platform.python_version()}; {machine}.",
+        f"{time.strftime('%Y-%m-%d')}; {versions}; {machine()}.",
         f"Medians of {runs} runs, builders in turn; memory is the largest of all runs.",
         "",
         "| " + " | ".join(heads) + " |",
@@ -189,25 +211,27 @@ def report(costs: Costs, only: list[str], compared: list[builders.Builder], runs
     return "\n".join(lines)
 
 
-def write_report(path: str, text: str) -> None:
+def machine() -> str:
+    kernel = platform.release().split("-")[0]
+    return f"Python {platform.python_version()}; {os.cpu_count()} cores, Linux {kernel} {platform.machine()}"
+
+
+def write_report(path: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put `text` between the two marks in the file at `path`; what stands around them is left as it is."""
+    begin, end = marks
     try:
         with open(path, encoding="utf-8") as file:
-            before, _, rest = file.read().partition(BEGIN)
+            before, _, rest = file.read().partition(begin)
     except FileNotFoundError:
         before, rest = _HEAD, ""
-    after = rest.partition(END)[2] or "\n"
+    after = rest.partition(end)[2] or "\n"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        file.write(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 _HEAD = """\
 # Performance
-
-`make bench` measures this table: whole processes, push included, against a registry on the same machine.
-*cold*: nothing kept, the base image is pulled. *noop*: the same again, nothing changed. *import*: nothing
-kept, the cache comes from the pushed image. `benchmarks/workloads.py` says what the workloads are.
 
 """
 
