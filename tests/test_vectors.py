@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -65,3 +66,17 @@ def test_a_case_that_was_tampered_with_differs(
     assert recorded in text
     (case / file).write_text(text.replace(recorded, changed))
     assert check_vectors.main([str(case)]) == 1, capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: trees with foreign owners")
+def test_a_tree_whose_layers_were_not_recorded_is_made_by_its_file_operation(tmp_path: Path) -> None:
+    case = shutil.copytree(CASES / "c38-link-copyfrom-scratch", tmp_path / "case")
+    configs = json.loads((case / "cacheconfig.json").read_text())
+    config = json.loads(configs["max"]["config_raw"])
+    for record in config["records"]:
+        record.pop("layers", None)
+    configs["max"]["config_raw"] = json.dumps(config)
+    (case / "cacheconfig.json").write_text(json.dumps(configs))
+    pairs = {name: pair for name, pair in check_vectors.compare(case) if name.endswith(", content")}
+    assert "case [stage-1 2/3] COPY --from=s / /y, content" in pairs
+    assert all(recorded == actual for recorded, actual in pairs.values()), pairs

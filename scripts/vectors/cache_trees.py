@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from inlay import tasks
 from inlay.actions.fileop import chain, perform, read_by
+from inlay.actions.writing import WritableTree
 from inlay.archive.contenthash import content_digest
 from inlay.archive.tree import Tree
 from inlay.content import VerifyingReader
@@ -218,10 +219,7 @@ class CaseTrees:
         first, actions = chain(raw.op, len(raw.inputs))
         read = {index for action in actions for index in read_by(action, len(raw.inputs))}
         inputs = [str(each.digest) for each in raw.inputs]
-        trees = {
-            n: self._context(inputs[n]) or self._download(inputs[n]) or await self._result(inputs[n])
-            for n in read
-        }
+        trees = {n: await self._open(inputs[n]) for n in read}
         base = None if first == EMPTY else await self._result(inputs[first])
         if None in trees.values() or (first != EMPTY and base is None):
             return None
@@ -231,7 +229,8 @@ class CaseTrees:
             if base is not None:
                 with base.root() as root:
                     _copy_all(f"/proc/self/fd/{root.fd}", target)
-            perform(actions, trees, str(target))
+            with WritableTree.at(str(target)) as changed:
+                perform(actions, trees, changed)
         return target
 
 
