@@ -41,6 +41,7 @@ class Step:
         value: object,
         *inputs: Edge[Any],
         slow: tuple[int, ...] = (),
+        guard: str = "",
         selectors: dict[int, str] | None = None,
         ignore_cache: bool = False,
         delay: float = 0,
@@ -56,7 +57,9 @@ class Step:
             digests or (sha("seed", seed),),
             tuple(
                 CacheInput(
-                    (selectors or {}).get(i, f"sel-{i}" if i in slow else ""), content if i in slow else None
+                    (selectors or {}).get(i, f"sel-{i}" if i in slow else ""),
+                    content if i in slow else None,
+                    guard if i in slow else "",
                 )
                 for i in range(len(inputs))
             ),

@@ -108,6 +108,29 @@ def test_content_of_something_random_is_exported_all_the_same() -> None:
     assert links(graph, step_key("copy")) == [{("", step_key("base"))}, {("", content_key("made"))}]
 
 
+def test_guards_are_not_exported_and_imports_are_trusted_by_whoever_comes_first() -> None:
+    def graph(b: Builder, session: str, guard: str) -> Edge[Any]:
+        context = b.step("context" + session, "", "x", digests=("random:" + session,))
+        return b.step("v1", "s1", "by " + guard, context, slow=(0,), guard=guard)
+
+    here, there = Builder(), Builder()
+    guarded, plain = exported(here, graph(here, "1", "one")), exported(there, graph(there, "1", ""))
+    assert [node._replace(results=()) for node in guarded.graph] == [
+        node._replace(results=()) for node in plain.graph
+    ]
+    assert links(guarded.graph, step_key("s1")) == [{("", content_key("x"))}]
+    other = Builder(CacheIndex(Memory()))
+    other.index.ingest(with_layers(guarded))
+    other.solve(graph(other, "2", "one"))
+    assert other.runs == ["context2"]  # as with BuildKit, whose caches do not tell
+    later = Builder(CacheIndex(other.index._local))
+    later.store = other.store
+    later.solve(graph(later, "3", "one"))
+    assert later.runs == ["context3"]  # the use of it was noted
+    assert later.solve(graph(later, "4", "other")) == "by other"
+    assert later.runs == ["context4", "v1"]
+
+
 def test_links_of_older_builds_are_left_out() -> None:
     b = Builder()
 

@@ -337,6 +337,20 @@ def test_a_random_source_matches_by_content_only() -> None:
     )
 
 
+def test_steps_of_one_digest_with_other_guards_have_keys_of_their_own() -> None:
+    """What BuildKit takes for one step: two files mounted the other way round."""
+    b = Builder()
+
+    def graph(session: str, guard: str) -> Edge[Any]:
+        context = b.step("context" + session, "", "x", digests=("random:" + session,))
+        step = b.step("v1", "s1", "by " + guard, context, slow=(0,), guard=guard)
+        return b.step("v2", "s2", "", step, fn=lambda inputs: f"on {inputs[0]}")
+
+    for n, guard in enumerate(("one", "other", "one", "other")):
+        assert b.solve(graph(str(n), guard)) == f"on by {guard}"
+        assert b.runs == [f"context{n}", *(["v1", "v2"] if n < 2 else [])]
+
+
 def test_each_of_very_many_contents_on_one_base_is_found() -> None:
     b = Builder()
 

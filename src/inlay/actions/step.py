@@ -82,7 +82,9 @@ class Step:
             key = cache_map(self.vertex.op, self.vertex.platform or host(), len(self.inputs))
         except SolveError as error:
             raise self._located(error) from error
-        inputs = [CacheInput(each.selector, self._content_of(each.content)) for each in key.inputs]
+        inputs = [
+            CacheInput(each.selector, self._content_of(each.content), each.guard) for each in key.inputs
+        ]
         return CacheMap((key.digest,), tuple(inputs))
 
     def _content_of(

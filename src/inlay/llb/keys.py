@@ -68,6 +68,9 @@ class InputKey(NamedTuple):
     selector: Digest | str = ""
     content: tuple[ContentSelector, ...] | None = None
     """None: only the input's own key will do. The content digest is that of all digests, joined by NUL."""
+    guard: str = ""
+    """What `content` does not tell: BuildKit leaves out which path is used where, and paths below others. Two ops
+    of one digest whose guards differ do different things with the same content."""
 
 
 class OpKey(NamedTuple):
@@ -222,9 +225,16 @@ def _exec_input(paths: list[str], by_content: bool) -> InputKey:
     if not by_content:
         return InputKey(selector)
     kept = _outermost(paths)
+    guard = _guard(paths)
     if "/" in kept:
-        return InputKey(selector, WHOLE_TREE)
-    return InputKey(selector, tuple(ContentSelector(path, follow_links=True) for path in kept))
+        return InputKey(selector, WHOLE_TREE, guard)
+    return InputKey(selector, tuple(ContentSelector(path, follow_links=True) for path in kept), guard)
+
+
+def _guard(paths: Sequence[str]) -> str:
+    if len(paths) < 2:
+        return ""
+    return Digest.of("\0".join(paths).encode(errors="surrogateescape")).hex[:16]
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:
@@ -331,9 +341,9 @@ def _file_input(selectors: list[ContentSelector]) -> InputKey:
         for path in _outermost([s.path for s in selectors if s.is_plain and s.follow_links == follow])
     ]
     content = plain + [selector for selector in selectors if not selector.is_plain]
-    return InputKey(
-        Digest.of(b"\0".join(paths)), tuple(sorted(content, key=lambda selector: _path_bytes(selector.path)))
-    )
+    content.sort(key=lambda selector: _path_bytes(selector.path))
+    guard = _guard([selector.path for selector in selectors])
+    return InputKey(Digest.of(b"\0".join(paths)), tuple(content), guard)
 
 
 def has_wildcard(path: str) -> bool:

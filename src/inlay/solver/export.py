@@ -11,7 +11,7 @@ import heapq
 from typing import TYPE_CHECKING, TypeVar
 
 from inlay.namedtuple import NamedTuple
-from inlay.solver.keys import RecordNode, is_random, output_key
+from inlay.solver.keys import RecordNode, is_random, output_key, unguarded
 from inlay.solver.vertex import inputs_first
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def _visit(solver: Solver[R], edge: Edge[R], key: KeyId, nodes: dict[KeyId, tupl
             continue
         selector = cache_map.inputs[link.input].selector
         if _is_content(link, selector) or link.source == solver.content_of(vertex, link.input):
-            nodes.setdefault(link.source, (link.source, []))
-            inputs[link.input][link.selector, link.source] = None
+            source = unguarded(link.source)
+            nodes.setdefault(source, (source, []))
+            inputs[link.input][link.selector, source] = None
         elif link.selector == selector and link.source in keys[link.input] and link.source in nodes:
             inputs[link.input][link.selector, link.source] = None
     if key in nodes:

@@ -79,6 +79,9 @@ class Memory:
             for target in targets
         )
 
+    def by_link(self) -> Iterable[tuple[Link, set[KeyId]]]:
+        return self._links.items()
+
     def targets_of(self, digest: str) -> Iterable[KeyId]:
         return (
             target for link, targets in self._links.items() if link.digest == digest for target in targets
@@ -113,6 +116,8 @@ class CacheIndex:
         self._local: Relations = local if local is not None else Memory()
         self._places = (self._memory, self._local)
         self._imports = 0
+        self._by_content: dict[KeyId, list[tuple[Link, KeyId]]] | None = None
+        """Imported links without a selector, by their source; None until it is asked for."""
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -196,6 +201,7 @@ class CacheIndex:
     def ingest(self, graph: RecordGraph) -> list[KeyId]:
         """Make an imported cache part of every question, until the process ends; return its nodes' keys."""
         keys: list[KeyId] = []
+        self._by_content = None
         for node in graph:
             if not node.inputs:
                 keys.append(UNREACHABLE if is_random(node.digest) else node.digest)
@@ -225,6 +231,22 @@ class CacheIndex:
             self._imports += 1
             records.append(CacheRecord(f"import:{self._imports}", key, created, chain))
         return records
+
+    def trust_imports(self, plain: KeyId, i: int, key: KeyId) -> None:
+        """Let `key` lead, from input `i`, where imports say that `plain` does: they tell no more of it.
+
+        `plain` is the content of steps that have guards, so what else is in memory does not know it.
+        """
+        if self._by_content is None:
+            self._by_content = {}
+            for link, targets in self._memory.by_link():
+                if not link.selector:
+                    self._by_content.setdefault(link.source, []).extend((link, target) for target in targets)
+        self._memory.add(
+            (link._replace(source=key), target)
+            for link, target in self._by_content.get(plain, ())
+            if link.input == i
+        )
 
     def adopt(self, key: KeyId, records: Iterable[tuple[CacheRecord, str]]) -> None:
         """Keep for later builds what imports say of `key`: each of `records`, with the id that it now has in

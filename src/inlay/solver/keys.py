@@ -33,11 +33,13 @@ class CacheInput(NamedTuple, Generic[R]):
     """How a step depends on one input.
 
     `selector` narrows what of the input the step looks at ("" for all of it). `content_digest` digests
-    that part of the input's result; None where only the input's own keys count.
+    that part of the input's result; None where only the input's own keys count. `guard` tells steps of one digest
+    apart that do different things with the same content: BuildKit takes them for one.
     """
 
     selector: str = ""
     content_digest: Callable[[R], Awaitable[str]] | None = None
+    guard: str = ""
 
 
 class CacheMap(NamedTuple, Generic[R]):
@@ -146,6 +148,16 @@ def output_key(digest: str, output: int) -> KeyId:
     if digest.startswith(RANDOM):
         return digest if output == 0 else f"{digest}@{output}"
     return "sha256:" + hashlib.sha256(f"{digest}@{output}".encode()).hexdigest()
+
+
+def guarded(key: KeyId, guard: str) -> KeyId:
+    """The content key `key` for steps with this guard; no other step finds it."""
+    return f"{key}~{guard}" if guard else key
+
+
+def unguarded(key: KeyId) -> KeyId:
+    """The key as exports write it."""
+    return key.partition("~")[0]
 
 
 def is_random(key: str) -> bool:

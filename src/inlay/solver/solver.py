@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from inlay.errors import CacheError, SolveError
 from inlay.namedtuple import NamedTuple
-from inlay.solver.keys import CONTENT, CacheRecord, Link, output_key
+from inlay.solver.keys import CONTENT, CacheRecord, Link, guarded, output_key
 from inlay.solver.vertex import Silent, inputs_first
 from inlay.tasks import all_done, first_done, gather, spawn, start
 from inlay.timestamp import format_ns
@@ -267,12 +267,15 @@ class Solver(Generic[R]):
         return [link]
 
     async def _digest_input(self, vertex: Vertex[R], i: int) -> KeyId | None:
-        digest_of = (await self._cache_map(vertex)).inputs[i].content_digest
+        _, digest_of, guard = (await self._cache_map(vertex)).inputs[i]
         if digest_of is None:
             return None
         below = await self._result(vertex.inputs[i])
         try:
-            return output_key(await digest_of(below.value), CONTENT)
+            key = output_key(await digest_of(below.value), CONTENT)
+            if guard:
+                self.index.trust_imports(key, i, guarded(key, guard))
+            return guarded(key, guard)
         except Exception as error:
             self._observer.started(vertex)
             self._observer.failed(vertex, error)
