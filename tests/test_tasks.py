@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -179,3 +181,29 @@ def test_all_done_waits_for_errors_too_and_raises_none() -> None:
         await all_done(tasks)
 
     run(main())
+
+
+def test_ctrl_c_ends_the_run_between_two_steps_and_not_within_one() -> None:
+    steps = []
+    released = threading.Event()
+
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("went on")
+        await in_thread(released.wait, 30, abort=released.set)
+        steps.append("was not stopped")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main())
+    assert steps == ["went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_a_step_that_does_not_end() -> None:
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main())

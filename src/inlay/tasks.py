@@ -13,6 +13,7 @@ but importing asyncio costs more than a whole build in which everything is cache
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import threading
 from collections import deque
 from queue import SimpleQueue
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+_ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
 class Cancelled(BaseException):
@@ -217,6 +221,7 @@ def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None
     if getattr(_local, "loop", None) is not None:
         raise RuntimeError("inlay.tasks.run() cannot be nested")
     loop = _local.loop = _Loop()
+    restore = _defer_signals(loop)
     try:
         task = loop.spawn(main)
         try:
@@ -228,6 +233,38 @@ def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None
         return task.result()
     finally:
         _local.loop = None
+        restore()
+
+
+def _defer_signals(loop: _Loop) -> Callable[[], None]:
+    """Let signals that end a build do so between two steps; return what undoes this.
+
+    Python runs a handler between any two instructions of the main thread. What it raises there may leave a call
+    counted that no thread has got, and the loop would wait for it without end. A second signal is not deferred:
+    a step may be in the middle of something that does not end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = {number: _signal.getsignal(number) for number in _ENDING}
+    told: set[int] = set()
+
+    def handle(number: int, frame: object) -> None:
+        handler = before[number]
+        if number in told:
+            handler(number, frame)
+        else:
+            told.add(number)
+            loop.finished.put(lambda: handler(number, None))
+
+    deferred = [number for number in _ENDING if callable(before[number])]
+    for number in deferred:
+        _signal.signal(number, handle)
+
+    def restore() -> None:
+        for number in deferred:
+            _signal.signal(number, before[number])
+
+    return restore
 
 
 def spawn(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
