@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -22,6 +23,10 @@ from running import Outcome, run_inlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a job in a script's background: builds would inherit that, and tests that press Ctrl-C wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 USER, PASSWORD = "builder", "s3cret-word"
 _HTPASSWD = "builder:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQMW\n"

@@ -207,3 +207,24 @@ def test_a_second_ctrl_c_ends_a_step_that_does_not_end() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(main())
+
+
+def test_a_signal_ends_the_work_whenever_it_comes() -> None:
+    """Also where a job is handed over, or just before the loop goes to sleep."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    begun = time.monotonic()
+    for number in range(80):
+        aborted = threading.Event()
+        timer = threading.Timer(0.0001 * number, os.kill, (os.getpid(), signal.SIGINT))
+
+        async def main(aborted: threading.Event = aborted, timer: threading.Timer = timer) -> None:
+            timer.start()
+            for _ in range(20):
+                await gather([spawn(in_thread(aborted.wait, 0.0002)) for _ in range(3)])
+            await in_thread(aborted.wait, 60)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(main(), abort=aborted.set)
+        timer.join()
+    signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 50

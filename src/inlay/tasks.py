@@ -16,7 +16,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import threading
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
+NAP_S = 0.2
+"""How long the loop sleeps at most: Python handles signals between two calls, not in one."""
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -149,7 +151,11 @@ class _Loop:
             if self.ready:
                 self._step(*self.ready.popleft())
             elif self.outstanding:
-                self.finished.get()()
+                try:
+                    land = self.finished.get(timeout=NAP_S)
+                except Empty:
+                    continue  # a signal that came just before the wait has not ended it
+                land()
             else:
                 raise RuntimeError("deadlock: every task waits for another")
             while not self.finished.empty():
