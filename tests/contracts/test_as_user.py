@@ -43,7 +43,17 @@ sys.exit(pytest.main(sys.argv[1:]))
 def test_the_suite_holds_for_an_ordinary_user(users: Callable[..., User], suite: str, only: str) -> None:
     user = users()
     path = (Path(__file__).parent / suite).resolve()
-    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={user.home}/tmp", "-k", only, "--tb=short"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        f"--basetemp={user.home}/tmp",
+        "-k",
+        only,
+        "--tb=short",
+    ]
     done = user.run(
         sys.executable, "-c", RUN_SUITE, *options, str(path), env={"PYTHONDONTWRITEBYTECODE": "1"}
     )
