@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inlay.errors import CacheError
+from inlay.llb.ops import ExecOp
 from inlay.namedtuple import NamedTuple
 from inlay.refs import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
@@ -75,7 +76,8 @@ class Worker:
 
     def begin(self, vertex: Vertex) -> None:
         """Get ready for what follows a step that is going to be done."""
-        if self._executor is None and self.forms(vertex).is_run_on:
+        is_run = isinstance(vertex.op, ExecOp) or self.forms(vertex).is_run_on
+        if self._executor is None and is_run:
             self._executor = spawn(in_thread(self._make_executor))
 
     def made(self, vertex: Vertex, results: Sequence[Result]) -> None:
