@@ -211,3 +211,29 @@ def test_a_user_without_any_namespace_packs_files_as_root_does(
     theirs = user.run(*REFUSED_USER, *BUILD, "-t", "x", str(user.give(folder)), env=EPOCH)
     roots = run(*BUILD, "--root", str(tmp_path / "s"), "-t", "x", str(folder))
     assert digest_of(theirs) == digest_of(roots)
+
+
+CHROOT = """
+set -e
+for path in /*; do
+    if [ -L "$path" ]; then cp -P "$path" "$1/"
+    elif [ -d "$path" ]; then mkdir "$1$path"; mount --rbind "$path" "$1$path"; fi
+done
+cd "$1"
+shift
+exec chroot . "$@"
+"""
+
+
+@pytest.mark.parametrize("runtime", ["crun", "builtin"])
+def test_a_chroot_that_is_no_mount_point_is_told_as_that(context: Path, tmp_path: Path, runtime: str) -> None:
+    if runtime != "builtin" and shutil.which(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    root = tmp_path / "root"
+    root.mkdir()
+    build = [*BUILD, "--runtime", runtime, "--root", str(tmp_path / "s"), str(context)]
+    done = run("unshare", "-m", "sh", "-c", CHROOT, "sh", str(root), *build)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].endswith(
+        "this is a chroot whose folder is no mount point; bind-mount the folder on itself, then chroot into it"
+    )

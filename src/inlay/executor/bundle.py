@@ -53,7 +53,7 @@ def run(
     paths = staging.copy_paths(mounts)
     devices = staging.copy_devices(guard, insecure=insecure)
     linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    linux.make_mounts_private()
     attributes = 0 if insecure else guard.attributes
     trees = staging.open_sources(mounts, paths, fds, attributes)
     linux.move_mount(

@@ -8,6 +8,7 @@ them, and that the kernel drops with the last descriptor. Needs Linux 5.12.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 
@@ -97,6 +98,18 @@ def mount(source: str, target: Path, fstype: str, flags: int = 0) -> None:
     """mount(2)."""
     where = os.fsencode(target)
     _call(_libc.mount, source.encode(), where, fstype.encode(), ctypes.c_ulong(flags), b"", path=target)
+
+
+def make_mounts_private() -> None:
+    """Keep this mount namespace's mounts from others, and others' from it. Raises `RuntimeError` in a plain chroot."""
+    try:
+        mount("", "/", "", MS_REC | MS_PRIVATE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise RuntimeError(
+            "this is a chroot whose folder is no mount point; bind-mount the folder on itself, then chroot into it"
+        ) from error
 
 
 def unmount(target: Path) -> None:

@@ -119,7 +119,7 @@ class View:
 
         Returns whether its `/proc` is that of this process's own pid namespace.
         """
-        linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+        linux.make_mounts_private()
         proc, is_own = new_proc()
         sys = new_sys(readonly=not self._insecure)
         trees = staging.open_sources(self._mounts, self._paths, self._fds, self._attributes)
