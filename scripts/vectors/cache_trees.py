@@ -23,7 +23,8 @@ from inlay.content import VerifyingReader
 from inlay.digest import Digest
 from inlay.llb.ops import EMPTY, FileOp, SourceOp
 from inlay.oci.descriptor import OCI_LAYER_GZIP, Descriptor
-from inlay.refs import Ref, RefStore
+from inlay.refs.ref import Ref
+from inlay.refs.store import RefStore
 from inlay.solver.keys import CONTENT, output_key
 from inlay.sources.local import LocalContext
 from inlay.store import Store
@@ -155,7 +156,7 @@ class CaseTrees:
     async def _result(self, vertex: str) -> Tree | None:
         ref = self._image(vertex) or self._recorded(vertex)
         if ref is not None:
-            return await self._refs.tree(ref)
+            return await self._refs.mounted.tree(ref)
         folder = await self._made(vertex)
         return Tree.at(str(folder)) if folder is not None else None
 

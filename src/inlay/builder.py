@@ -23,7 +23,8 @@ from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError, syst
 from inlay.frontend import Frontend
 from inlay.output import BuiltPlatform, Exporter, Output, Written, layer_codec, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
-from inlay.refs import SCRATCH, RefStore
+from inlay.refs.ref import SCRATCH
+from inlay.refs.store import RefStore
 from inlay.request import BuildResult, StepOutcome
 from inlay.solver.export import export
 from inlay.solver.index import CacheIndex

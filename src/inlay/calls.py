@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inlay.actions.secrets import Secrets
 from inlay.errors import SolveError, UsageError
 from inlay.frontend import Frontend
-from inlay.refs import RefStore
+from inlay.refs.store import RefStore
 from inlay.sources.places import Places
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
     from inlay.reference import Reference
-    from inlay.refs import RefStore, Source
+    from inlay.refs.ref import Source
+    from inlay.refs.store import RefStore
     from inlay.request import BuildRequest
     from inlay.sources.maincontext import MainContext
     from inlay.sources.places import Places

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
     from inlay.reference import Reference
-    from inlay.refs import Layer, Ref, RefStore, Source
+    from inlay.refs.ref import Layer, Ref, Source
+    from inlay.refs.store import RefStore
     from inlay.request import BuildRequest
     from inlay.solver.export import Export
     from inlay.solver.keys import CacheRecord, Chain, RecordGraph
@@ -204,7 +205,7 @@ class Exporter:
         codec = _codec(output.option)
         with view.status("exporting layers"):
             for each in built:
-                await self._refs.blobs(each.ref, codec)
+                await self._refs.packing.blobs(each.ref, codec)
             built = [each._replace(ref=await self._forced(each.ref, output.option)) for each in built]
         made = [await self._image(each, output, view) for each in built]
         images = [image for image, _ in made]
@@ -271,7 +272,7 @@ class Exporter:
             try:
                 ref = self._refs.recall(record.id)
                 if pack:
-                    await self._refs.blobs(ref, codec)
+                    await self._refs.packing.blobs(ref, codec)
             except CacheError:
                 return None
             return self._refs.chain(ref)
@@ -504,7 +505,7 @@ class Exporter:
         for each, folder in zip(built, _folders(output, built), strict=True):
             dest = os.path.join(output.option.get("dest"), folder)
             if each.ref.layers:
-                await in_thread(write_folder, await self._refs.tree(each.ref), dest)
+                await in_thread(write_folder, await self._refs.mounted.tree(each.ref), dest)
             else:
                 os.makedirs(dest, exist_ok=True)
         return Written()
@@ -513,7 +514,7 @@ class Exporter:
         from inlay.export.files import write_tar
         from inlay.export.newfile import NewFile
 
-        views = [(await self._refs.view(each.ref)).fd if each.ref.layers else None for each in built]
+        views = [(await self._refs.mounted.view(each.ref)).fd if each.ref.layers else None for each in built]
         sources = list(zip(_folders(output, built), views, strict=True))
         with NewFile(output.option.get("dest")) as out:
             await in_thread(write_tar, sources, out)

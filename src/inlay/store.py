@@ -181,7 +181,7 @@ def _listed(folder: str) -> list[str]:
 def _connect(path: str) -> sqlite3.Connection:
     import sqlite3
 
-    from inlay.refs import SCHEMA
+    from inlay.refs.table import SCHEMA
 
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:

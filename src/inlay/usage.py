@@ -18,7 +18,7 @@ from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import INDEXES, MANIFESTS, REF_NAME
 from inlay.oci.image import Index, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag
-from inlay.refs import Row
+from inlay.refs.table import LayerRow
 from inlay.snapshot.snapshotter import LayerDirs
 
 if TYPE_CHECKING:
@@ -256,8 +256,8 @@ def folder_size(path: str) -> int:
         return 0
 
 
-def _layer_rows(database: sqlite3.Connection) -> list[Row]:
-    return [Row(*row) for row in database.execute("SELECT * FROM layer")]
+def _layer_rows(database: sqlite3.Connection) -> list[LayerRow]:
+    return [LayerRow(*row) for row in database.execute("SELECT * FROM layer")]
 
 
 def _tree_rows(database: sqlite3.Connection) -> dict[str, Tree]:

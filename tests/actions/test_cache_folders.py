@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from inlay.actions.cachemounts import CacheMount
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
 
 
 def take(root: Path, sharing: int = SHARED, name: str = "//c") -> CacheMount:

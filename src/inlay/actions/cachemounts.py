@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from inlay.archive.tree import Tree
     from inlay.llb.ops import CacheOption
-    from inlay.refs import Ref, RefStore
+    from inlay.refs.ref import Ref
+    from inlay.refs.store import RefStore
 
 POLL_S = 0.02
 LONGEST_POLL_S = 0.5
@@ -62,7 +63,7 @@ class CacheMounts:
 
     async def take(self, option: CacheOption, base: Ref | None) -> CacheMount:
         """Wait for the folder that `option` names. A new one begins as a copy of `base`."""
-        tree = await self._refs.tree(base) if base is not None and base.layers else None
+        tree = await self._refs.mounted.tree(base) if base is not None and base.layers else None
         name = option.id + (":" + ",".join(layer.key for layer in base.layers) if base is not None else "")
         stop: list[bool] = []
         return await in_thread(

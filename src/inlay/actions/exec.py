@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inlay.actions.worker import Result, Worker
     from inlay.executor.executor import Network
     from inlay.llb.graph import Vertex
-    from inlay.refs import Ref
+    from inlay.refs.ref import Ref
 
 _NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # else the sandbox
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,7 +15,7 @@ from inlay.archive.tree import Tree
 from inlay.errors import SolveError
 from inlay.llb.ops import EMPTY, Copy, FileOp
 from inlay.progress.events import Warned
-from inlay.refs import SCRATCH, Ref
+from inlay.refs.ref import SCRATCH, Ref
 from inlay.tasks import in_thread
 from inlay.timestamp import now_ns
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inlay.actions.worker import Result, Worker
     from inlay.llb.graph import Vertex
     from inlay.llb.ops import FileAction
-    from inlay.refs import Layer
+    from inlay.refs.ref import Layer
 
     Trees = Mapping[int, Tree | None]
 
@@ -64,7 +64,7 @@ async def run_file(worker: Worker, vertex: Vertex, op: FileOp, inputs: Sequence[
 
 async def _note(worker: Worker, actions: Sequence[FileAction], trees: Trees, base: Ref) -> NotedLayer | None:
     """What `actions` do to `base`, if that can be told without doing it."""
-    tree, planned = await worker.refs.stack(base)
+    tree, planned = await worker.refs.mounted.stack(base)
     noted = NotedLayer(tree, planned, now_ns=now_ns())
     try:
         with noted:
@@ -78,7 +78,7 @@ async def _in_folder(
     worker: Worker, vertex: Vertex, actions: Sequence[FileAction], trees: Trees, base: Ref
 ) -> Layer:
     """Do `actions` on a copy of `base`."""
-    active = await worker.refs.prepare(base)
+    active = await worker.refs.mounted.prepare(base)
 
     def write() -> list[str]:
         with WritableTree.at(active.path) as target:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inlay.errors import SolveError
 from inlay.executor.executor import Bind, Tmpfs
 from inlay.llb.ops import BIND, CACHE, EMPTY, NO_OUTPUT, SECRET, SSH, TMPFS, ExecOp
-from inlay.refs import SCRATCH, Ref
+from inlay.refs.ref import SCRATCH, Ref
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class StepMounts:
 
     async def _take_root(self, mount: Mount) -> None:
         self._base = await self._worker.as_layers(self._input(mount))
-        self._root = await self._worker.refs.prepare(self._base)
+        self._root = await self._worker.refs.mounted.prepare(self._base)
         self.readonly_root = mount.readonly
 
     async def _add(self, mount: Mount) -> None:
@@ -127,11 +127,11 @@ class StepMounts:
         refs = self._worker.refs
         ref = await self._worker.as_layers(self._input(mount))
         if mount.readonly and ref.layers:
-            view = await refs.own_view(ref)
+            view = await refs.mounted.own_view(ref)
             self._held.append(view.close)
             self.mounts.append(Bind(mount.dest, view.fd, mount.selector, readonly=True))
         else:
-            active = await refs.prepare(ref)
+            active = await refs.mounted.prepare(ref)
             self._held.append(active.discard)
             self.mounts.append(Bind(mount.dest, active.fd, mount.selector, readonly=mount.readonly))
 

@@ -9,7 +9,7 @@ from inlay.errors import BlobLost, ContentError, RegistryError, SolveError, syst
 from inlay.llb.keys import cache_map
 from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
 from inlay.platform import host
-from inlay.refs import ContextRef, Ref
+from inlay.refs.ref import ContextRef, Ref
 from inlay.solver.keys import CacheInput, CacheMap
 from inlay.solver.vertex import Edge
 from inlay.tasks import in_thread
@@ -70,7 +70,7 @@ class Step:
 
     def opened(self, result: Result) -> Tree | None:
         """The tree of `result`, if a step has looked into it; None of an empty one."""
-        return result.context if isinstance(result, ContextRef) else self._worker.refs.opened(result)
+        return result.context if isinstance(result, ContextRef) else self._worker.refs.mounted.opened(result)
 
     async def cache_map(self) -> CacheMap[Result]:
         if self._source is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from inlay.errors import CacheError
 from inlay.llb.ops import ExecOp
 from inlay.namedtuple import NamedTuple
-from inlay.refs import ContextRef, Ref
+from inlay.refs.ref import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inlay.executor.executor import Executor
     from inlay.llb.graph import Vertex
     from inlay.progress.events import Event
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
     from inlay.solver.keys import CacheRecord
 
 
@@ -103,7 +103,7 @@ class Worker:
         """`result` to read; None of an empty tree. Trees stay open until the build ends."""
         if isinstance(result, ContextRef):
             return result.context
-        return await self.refs.tree(result) if result.layers else None
+        return await self.refs.mounted.tree(result) if result.layers else None
 
     async def as_layers(self, result: Result) -> Ref:
         """`result` as layers, to mount. A slice of the context is copied into one, once."""
@@ -117,7 +117,7 @@ class Worker:
     async def _copy(self, context: Tree) -> Ref:
         from inlay.actions.fileop import copy_tree
 
-        active = await self.refs.prepare(Ref())
+        active = await self.refs.mounted.prepare(Ref())
         try:
             await in_thread(copy_tree, context, active.path, limiter=self.disk)
             directory = await in_thread(active.commit, limiter=self.disk)
@@ -134,7 +134,7 @@ class Worker:
         """Bring back a recorded result; nothing is pulled. Raises `CacheError` when a layer of it is gone."""
         chain = record.remote
         ref = self.refs.recall(record.id) if chain is None else self.refs.of_chain(chain)
-        await self.refs.check(ref)
+        await self.refs.availability.check(ref)
         return ref
 
     async def keep(self, result: Result) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inlay.export.image import Image
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index
-    from inlay.refs import Layer, Source
+    from inlay.refs.ref import Layer, Source
 
 
 class Destination(Protocol):

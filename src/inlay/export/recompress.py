@@ -20,7 +20,7 @@ from inlay.oci.descriptor import (
     OCI_LAYER_ZSTD,
     Descriptor,
 )
-from inlay.refs import Layer, Ref
+from inlay.refs.ref import Layer, Ref
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from inlay.archive.compression import Codec
     from inlay.archive.untar import Source
     from inlay.content import ContentStore
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS variant (
@@ -94,7 +94,7 @@ class Recompressor:
             known = Descriptor(self._codec.media_type, Digest.parse(digest), size)
             if self._content.has_blob(known):
                 return known
-        await self._refs.fetch(layer)
+        await self._refs.availability.fetch(layer)
         variant = await in_thread(self._write, blob, layer.diff_id, limiter=self._disk)
         self._database.execute(
             "INSERT OR REPLACE INTO variant VALUES (?, ?, ?)",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from inlay.archive.compression import Codec
     from inlay.content import ContentStore
     from inlay.reference import Reference
-    from inlay.refs import Layer, Ref, RefStore
+    from inlay.refs.ref import Layer, Ref
+    from inlay.refs.store import RefStore
     from inlay.sources.places import Places
     from inlay.tasks import Limiter, Task
 
@@ -55,7 +56,7 @@ class Shipping:
 
     async def _ship(self, layer: Layer, codec: Codec) -> None:
         try:
-            await self._refs.pack(layer, codec)
+            await self._refs.packing.pack(layer, codec)
             for name in self._names:
                 location, blob = self._places.registry(name).location, layer_blob(layer, self._content)
                 await push_blobs(

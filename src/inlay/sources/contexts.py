@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inlay.archive.tree import shown
 from inlay.errors import SourceError
-from inlay.refs import ContextRef
+from inlay.refs.ref import ContextRef
 from inlay.tasks import in_thread
 
 if TYPE_CHECKING:

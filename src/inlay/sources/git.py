@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from inlay.errors import SourceError
 from inlay.llb.source_keys import git_key, source_digest
 from inlay.namedtuple import NamedTuple
-from inlay.refs import Ref
+from inlay.refs.ref import Ref
 from inlay.sources.gitcli import GitError, Running
 from inlay.sources.mirror import is_damage, open_mirror
 from inlay.tasks import in_thread
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from inlay.llb.ops import SourceOp
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
     from inlay.snapshot.snapshotter import LayerDir, Snapshotter
     from inlay.sources.gitaccess import GitAccess
     from inlay.sources.gitcli import Git

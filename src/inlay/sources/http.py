@@ -14,7 +14,7 @@ from inlay.digest import Digest
 from inlay.errors import ContentError, SourceError
 from inlay.llb.source_keys import http_key, source_digest
 from inlay.namedtuple import NamedTuple
-from inlay.refs import Ref
+from inlay.refs.ref import Ref
 from inlay.registry.dial import Abort
 from inlay.sources.httpdate import format_http_date, parse_http_date
 from inlay.tasks import in_thread
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.llb.ops import SourceOp
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
     from inlay.sources.downloads import Download, Downloads
 
 _HEADERS = {"accept": "Accept", "user-agent": "User-Agent"}

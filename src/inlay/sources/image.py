@@ -13,7 +13,7 @@ from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, 
 from inlay.llb.source_keys import image_keys, source_digest
 from inlay.namedtuple import NamedTuple
 from inlay.oci.image import ImageConfig, Manifest, choose_platform, image_platforms
-from inlay.refs import Ref
+from inlay.refs.ref import Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
     from inlay.platform import Platform
     from inlay.reference import Reference
-    from inlay.refs import RefStore, Source
+    from inlay.refs.ref import Source
+    from inlay.refs.store import RefStore
 
 CONFIG_LIMIT = 8 << 20
 """An image config is read up to this many bytes (an inline cache may be large)."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index, Manifest
     from inlay.reference import Reference
-    from inlay.refs import ImagePlace
+    from inlay.refs.ref import ImagePlace
     from inlay.registry.dial import Abort
     from inlay.registry.repository import Repository
     from inlay.registry.transport import Transport

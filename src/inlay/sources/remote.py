@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.llb.ops import SourceOp
-    from inlay.refs import RefStore
+    from inlay.refs.store import RefStore
     from inlay.snapshot.snapshotter import Snapshotter
     from inlay.sources.credentials import Credentials
     from inlay.sources.downloads import Downloads
