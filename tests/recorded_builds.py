@@ -27,7 +27,8 @@ from vectors import builds  # noqa: E402
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     with tarfile.open(VECTORS / "builds.tar.xz") as archive:
-        archive.extractall(folder, filter="fully_trusted")
+        archive.extraction_filter = lambda member, _: member  # an argument `filter` is new in 3.11.4
+        archive.extractall(folder)
     return folder
 
 

@@ -249,12 +249,17 @@ def _make_socket(path: Path, mode: int) -> None:
     path.chmod(mode)
 
 
+def _as_it_is(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
+    return member
+
+
 def _unpack(tar: tarfile.TarFile, folder: Path, umask: int) -> None:
     """Everything as it is in the archive: owners, devices, extended attributes."""
     folder.mkdir()
+    tar.extraction_filter = _as_it_is  # an argument `filter` is new in 3.11.4
     for member in tar:
         member.mode &= ~umask
-        tar.extract(member, folder, numeric_owner=True, filter="fully_trusted")
+        tar.extract(member, folder, numeric_owner=True)
         path = folder / member.name
         for name, value in member.pax_headers.items():
             if name.startswith("SCHILY.xattr."):

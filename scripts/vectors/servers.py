@@ -52,7 +52,8 @@ def make_repository(folder: Path, bare: Path) -> None:
     _git("init", "-q", "-b", "main", str(work), cwd=folder)
     for number, sha in enumerate(ordered):
         with tarfile.open(folder / checkouts[sha]) as archive:
-            archive.extractall(work, filter="data")
+            archive.extraction_filter = lambda member, _: member  # an argument `filter` is new in 3.11.4
+            archive.extractall(work)
         (work / ".git/index").unlink(missing_ok=True)  # sizes and times may be equal where content is not
         _git("add", "--all", cwd=work)
         _git("commit", "-q", "-m", f"c{number + 1}", cwd=work)
