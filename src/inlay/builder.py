@@ -97,7 +97,7 @@ class _Build:
         )
         self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.refs = RefStore(
-            store.layers, store.content, store.snapshotter, self.places.at, epoch_s=self.frontend.epoch_s
+            store.layers, store.content, store.snapshotter, self.places.at, epoch_s=self._epoch_s
         )
         self.worker = Worker(
             self.refs,
@@ -112,7 +112,13 @@ class _Build:
         self.definitions: list[Definition] = []
         self.wanted: dict[str, Forms] = {}
         self.exporter = Exporter(
-            request, store.root, store.content, self.refs, self.places, sink, self.frontend.epoch_s
+            request,
+            self.refs,
+            self.places,
+            root=store.root,
+            content=store.content,
+            emit=sink,
+            epoch_s=self._epoch_s,
         )
         self.index = CacheIndex(store.cache if request.local_cache else None)
         self.deferred = DeferredCaches(self.index)
@@ -128,7 +134,6 @@ class _Build:
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             await self._load_context()
             converted = await in_thread(self.frontend.convert, abort=self.cancel)
-            self.refs.epoch_s = self.exporter.epoch_s = self.frontend.epoch_s
             await gather(importing)
             written = await self._make(converted)
             self.frontend.save()
@@ -290,9 +295,13 @@ class _Build:
         except (InlayError, OSError) as error:
             self.emit(Warned("", f"what steps were is not remembered: {error}"))
 
+    def _epoch_s(self) -> int | None:
+        """SOURCE_DATE_EPOCH, in seconds; what the Dockerfile says of it is known once that is converted."""
+        return self.frontend.epoch_s
+
     def _clock(self) -> int:
-        """The time that records and layers get: SOURCE_DATE_EPOCH, where that is set."""
-        epoch_s = self.frontend.epoch_s
+        """The time that records and layers get, in nanoseconds: SOURCE_DATE_EPOCH, where that is set."""
+        epoch_s = self._epoch_s()
         return now_ns() if epoch_s is None else epoch_s * 10**9
 
     def _executor(self) -> Executor:

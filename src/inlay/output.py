@@ -151,20 +151,22 @@ class Exporter:
     def __init__(
         self,
         request: BuildRequest,
-        root: str,
-        content: ContentStore,
         refs: RefStore,
         places: Places,
+        *,
+        root: str,
+        content: ContentStore,
         emit: Callable[[Event], None],
-        epoch_s: int | None,
+        epoch_s: Callable[[], int | None],
     ) -> None:
+        """`root` is the store's folder, which is an OCI layout; `epoch_s` gives SOURCE_DATE_EPOCH, if it is set."""
         self._request = request
         self._root = root
         self._content = content
         self._refs = refs
         self._places = places
         self._emit = emit
-        self.epoch_s = epoch_s
+        self._epoch_s = epoch_s
         self._limiter = Limiter(TRANSFERS)
         self.shipping: Shipping | None = None
         """Layers that were sent ahead, if any were."""
@@ -233,7 +235,7 @@ class Exporter:
             layers,
             built.platform,
             inline_cache=cache,
-            epoch_s=self.epoch_s,
+            epoch_s=self._epoch_s(),
             base_history=base,
             docker=output.docker,
             annotations=self._annotated("manifest", built.platform),

@@ -89,10 +89,14 @@ def test_from_the_store_all_bytes_are_the_same(inlay: Inlay, fake: FakeRegistry,
     assert made(fake, "one") == first
 
 
+@pytest.mark.parametrize("is_in_dockerfile", [False, True], ids=["build-arg", "ARG in the Dockerfile"])
 def test_with_source_date_epoch_two_builds_from_scratch_are_the_same(
-    inlay: Inlay, fake: FakeRegistry, context: Path
+    inlay: Inlay, fake: FakeRegistry, context: Path, is_in_dockerfile: bool
 ) -> None:
-    epoch = ("--build-arg", "SOURCE_DATE_EPOCH=1700000000")
+    epoch = () if is_in_dockerfile else ("--build-arg", "SOURCE_DATE_EPOCH=1700000000")
+    if is_in_dockerfile:
+        dockerfile = context / "Dockerfile"
+        dockerfile.write_text("ARG SOURCE_DATE_EPOCH=1700000000\n" + dockerfile.read_text())
     for name in ("one", "two"):
         build(inlay, fake, context, name, *epoch)
     assert made(fake, "one") == made(fake, "two")

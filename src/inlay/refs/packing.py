@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Packing:
-    """Packs each layer once, however many trees it is in. No file is packed as newer than `mtime_limit_ns`."""
+    """Packs each layer once, however many trees it is in. No file is packed as newer than `mtime_limit_ns()`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Packing:
         content: ContentStore,
         snapshotter: Callable[[], Snapshotter],
         disk: Limiter,
-        mtime_limit_ns: int | None,
+        mtime_limit_ns: Callable[[], int | None],
     ) -> None:
         self._table = table
         self._availability = availability
@@ -127,7 +127,7 @@ class Packing:
         from inlay.archive.diff import layer_entries
         from inlay.archive.packing import pack_layer
 
-        stop, limit_ns = Event(), self._mtime_limit_ns
+        stop, limit_ns = Event(), self._mtime_limit_ns()
 
         def write() -> PackedLayer:
             entries = layer_entries(self._snapshotter().upper(directory), lower=lower)
@@ -147,7 +147,7 @@ class Packing:
             if codec is None:
                 apply_entries(entries, directory)
                 return None
-            limit_ns = self._mtime_limit_ns
+            limit_ns = self._mtime_limit_ns()
             return pack_layer(
                 entries, self._content, codec, stop=stop, mtime_limit_ns=limit_ns, directory=directory
             )

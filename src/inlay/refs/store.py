@@ -41,10 +41,11 @@ class RefStore:
         snapshotter: Callable[[], Snapshotter],
         open_source: Callable[[str], Source | None],
         *,
-        epoch_s: int | None = None,
+        epoch_s: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """`snapshotter` is called when directories are needed, if ever, and gives the same one each time."""
-        self.epoch_s = epoch_s
+        """`snapshotter` is called when directories are needed, if ever, and gives the same one each time. `epoch_s`
+        gives SOURCE_DATE_EPOCH, the time of the layers and the latest one in them, or None where it is not set."""
+        self._epoch_s = epoch_s
         self._snapshotter = snapshotter
         self._table = LayerTable(database)
         self.availability = Availability(self._table, content, snapshotter, open_source)
@@ -59,7 +60,7 @@ class RefStore:
             content=content,
             snapshotter=snapshotter,
             disk=disk,
-            mtime_limit_ns=None if epoch_s is None else epoch_s * 10**9,
+            mtime_limit_ns=self._epoch_ns,
         )
         self._temporary: list[LayerDir] = []
         self._recalled: dict[str, Ref] = {}
@@ -67,6 +68,10 @@ class RefStore:
         """The trees of chains, by the chains' `id`."""
         self._chains: dict[tuple[int, Layer], Chain] = {}
         """The chains that layers make on others, by the `id` of those."""
+
+    def _epoch_ns(self) -> int | None:
+        epoch_s = self._epoch_s()
+        return None if epoch_s is None else epoch_s * 10**9
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -167,7 +172,7 @@ class RefStore:
     def layer_of(self, directory: LayerDir, *, description: str, temporary: bool = False) -> Layer:
         """A directory on its own, such as a download or a checkout, perhaps known from an earlier build."""
         row = self._table.layer(str(directory))
-        created_ns = None if self.epoch_s is None else self.epoch_s * 10**9
+        created_ns = self._epoch_ns()
         if row is None:
             return self.add_directory(
                 directory,
