@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 DOCKERFILE = """FROM @BASE@ AS build
-COPY a.txt /
+COPY a.txt b.txt /
 RUN true
 RUN cat a.txt a.txt > /twice.txt && mkdir /made && touch -d @1 /made/old
 FROM @BASE@
@@ -40,7 +40,8 @@ def context(tmp_path: Path, base: str) -> Path:
     folder = tmp_path / "context"
     folder.mkdir()
     (folder / "Dockerfile").write_text(DOCKERFILE.replace("@BASE@", base))
-    (folder / "a.txt").write_text("hi\n")
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text("hi\n")
     return folder
 
 
@@ -86,6 +87,14 @@ def test_from_the_store_all_bytes_are_the_same(inlay: Inlay, fake: FakeRegistry,
     build(inlay, fake, context, "one")
     first = made(fake, "one")
     build(inlay, fake, context, "one")
+    assert made(fake, "one") == first
+    build(
+        inlay,
+        fake,
+        context,
+        "one",
+        *(f"--cache-from={fake.host}/app:one{kind}" for kind in ("", "-max", "-min")),
+    )
     assert made(fake, "one") == first
 
 

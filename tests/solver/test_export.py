@@ -131,6 +131,36 @@ def test_guards_are_not_exported_and_imports_are_trusted_by_whoever_comes_first(
     assert later.runs == ["context4", "v1"]
 
 
+def test_what_is_known_here_and_by_an_import_is_one_record() -> None:
+    def graph(b: Builder, session: str) -> Edge[Any]:
+        context = b.step("context" + session, "", "x", digests=("random:" + session,))
+        copy = b.step("copy", "copy", "c", b.step("base", "base", "b"), context, slow=(1,), guard="two paths")
+        return b.step("run", "run", "r", copy)
+
+    b = Builder(CacheIndex(Memory()))
+    cold = exported(b, graph(b, "1"))
+    both = Builder(CacheIndex(b.index._local))
+    both.store = b.store
+    both.index.ingest(with_layers(cold))
+    warm = exported(both, graph(both, "2"))
+    assert both.runs == ["context2"]
+    assert shape(warm.graph) == shape(cold.graph)
+    assert len(warm.graph) == len(cold.graph)
+    assert [record is not None for record in warm.records] == [record is not None for record in cold.records]
+
+
+def test_steps_that_only_guards_tell_apart_are_one_record_without_a_result() -> None:
+    def graph(b: Builder, guard: str) -> Edge[Any]:
+        context = b.step("context", "", "x", digests=("random:1",))
+        return b.step("v" + guard, "copy", "by " + guard, context, slow=(0,), guard=guard)
+
+    b = Builder()
+    both = exported(b, graph(b, "one"), graph(b, "other"))
+    assert links(both.graph, step_key("copy")) == [{("", content_key("x"))}]
+    assert both.records == [None, None]
+    assert both.targets == [1]
+
+
 def test_links_of_older_builds_are_left_out() -> None:
     b = Builder()
 

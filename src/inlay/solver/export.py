@@ -52,24 +52,48 @@ def export(solver: Solver[R], targets: Sequence[Edge[R]]) -> Export:
         for ways in nodes[key][1]:
             for way in [way for way in ways if place[way[1]] > place[key]]:
                 del ways[way]
-    wanted = [key for edge in targets for key in sorted(solver.keys_of(edge)) if key in nodes]
-    reached = _reached(nodes, wanted)
-    return _number(solver, nodes, [key for key in order if key in reached], wanted)
+    reached = _reached(nodes, [key for edge in targets for key in solver.keys_of(edge) if key in nodes])
+    return _number(solver, nodes, [key for key in order if key in reached], targets)
 
 
 def _number(
-    solver: Solver[R], nodes: dict[KeyId, tuple[str, _Inputs]], order: list[KeyId], targets: list[KeyId]
+    solver: Solver[R],
+    nodes: dict[KeyId, tuple[str, _Inputs]],
+    order: list[KeyId],
+    targets: Sequence[Edge[R]],
 ) -> Export:
-    place = {key: at for at, key in enumerate(order)}
+    """Make the graph. Keys that are told apart here alone, by guards or by where they come from, are one node."""
+    place: dict[KeyId, int] = {}
+    known: dict[object, int] = {}
     graph: RecordGraph = []
-    records: list[CacheRecord | None] = []
+    named: list[list[KeyId]] = []
     for key in order:
         digest, inputs = nodes[key]
-        links = (tuple((selector, place[source]) for selector, source in ways) for ways in inputs)
-        graph.append(RecordNode(digest, tuple(links)))
-        found = solver.index.records([key]) if inputs else []
+        links = [tuple({(selector, place[source]): None for selector, source in ways}) for ways in inputs]
+        at = place[key] = known.setdefault((digest, *map(frozenset, links)), len(graph))
+        if at == len(graph):
+            graph.append(RecordNode(digest, tuple(links)))
+            named.append([])
+        named[at].append(key)
+    records = _records(solver, graph, named, targets)
+    wanted = (key for edge in targets for key in sorted(solver.keys_of(edge)) if key in nodes)
+    return Export(graph, records, list(dict.fromkeys(place[key] for key in wanted)))
+
+
+def _records(
+    solver: Solver[R], graph: RecordGraph, named: list[list[KeyId]], targets: Sequence[Edge[R]]
+) -> list[CacheRecord | None]:
+    """The record of each node, by the keys that it is `named`: the newest, and none of a node whose keys are those
+    of different steps, as whoever imports it could not tell their results apart."""
+    edges: list[frozenset[KeyId]] = []
+    if len(graph) < sum(map(len, named)):
+        edges = [solver.keys_of(edge) for edge in inputs_first(targets)]
+    records: list[CacheRecord | None] = []
+    for node, keys in zip(graph, named, strict=True):
+        one_step = len(keys) == 1 or any(each.issuperset(keys) for each in edges)
+        found = solver.index.records(keys) if node.inputs and one_step else []
         records.append(found[0] if found else None)
-    return Export(graph, records, [place[key] for key in targets])
+    return records
 
 
 def _reached(nodes: dict[KeyId, tuple[str, _Inputs]], targets: list[KeyId]) -> set[KeyId]:
