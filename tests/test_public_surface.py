@@ -62,6 +62,40 @@ def test_build_returns_digests_and_what_became_of_each_step(tmp_path: Path) -> N
         inlay.build(tmp_path, root=store)
 
 
+@pytest.mark.parametrize("name", ["tags", "cache_from", "outputs", "platforms"])
+def test_a_text_in_the_place_of_a_list_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(inlay.InlayError, match=rf"{name}='app': expected a list of texts"):
+        inlay.build(tmp_path, root=tmp_path / "store", **{name: "app"})
+
+
+@pytest.mark.root
+def test_what_on_event_raises_stops_the_build(tmp_path: Path) -> None:
+    import os
+
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    store = tmp_path.parent / f"{tmp_path.name}-store"
+
+    class Enough(Exception):
+        pass
+
+    def stop(event: object) -> None:
+        if "COPY" in str(event):
+            raise Enough
+
+    with pytest.raises(Enough):
+        inlay.build(tmp_path, root=store, tags=["example"], on_event=stop)
+    assert not (store / "index.json").exists()
+    assert inlay.build(tmp_path, root=store).steps_run == 1
+
+
+def test_an_event_can_be_told_by_its_type() -> None:
+    from inlay.progress.events import Event, Started
+
+    assert isinstance(Started("id", "a step", 0.0), Event)
+
+
 def test_only_images_can_be_pushed(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     with pytest.raises(inlay.InlayError, match=r"--push does not go with --output type=local,dest=x"):

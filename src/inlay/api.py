@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from inlay import rootless
+from inlay.errors import UsageError
 from inlay.request import (
     BuildRequest,
     BuildResult,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from inlay.progress.events import Event
+
+T = TypeVar("T")
 
 
 def build(
@@ -62,48 +65,54 @@ def build(
     registry_mirrors: Sequence[str] = (),
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> BuildResult:
-    """Build an image; block until it is written where it was asked for.
+    """Build an image; return when it is written where it was asked for.
 
-    Options that the command line takes as text (`cache_from`, `cache_to`, `outputs`, `secrets`, `ssh`, …) are
-    that text: `"type=registry,ref=…,mode=max"`. `on_event` gets `inlay.progress.events`, from several
-    threads. With `explain` the result says of each step that ran why it did; with `require_cached` nothing
-    runs, and `NotCached` says why it would have to; without `local_cache` only `cache_from` counts, as on a
-    machine that has built nothing. For a caller who is not root it is done by another process,
-    in a user namespace. Raises `InlayError`s; see `inlay.errors`.
+    Every parameter is a flag of `inlay build`. Options that the command line takes as text (`cache_from`,
+    `cache_to`, `outputs`, `secrets`, `ssh`, …) are that text: `"type=registry,ref=…,mode=max"`.
+
+    With `explain` the result says of each step that ran why it did. With `require_cached` nothing runs, and
+    `NotCached` says why it would have to. Without `local_cache` only `cache_from` counts, as on a machine that has
+    built nothing.
+
+    `on_event` is called with each of `inlay.progress.events` as it happens, perhaps from several threads. To stop
+    the build, raise from it, or press Ctrl-C: what runs is ended, and nothing half-made is left.
+
+    A caller who is not root needs no preparation: another process does the build, in a user namespace.
+    Raises `InlayError`s, such as `inlay.errors.ProcessFailed` for a RUN step; `inlay.errors` draws the whole tree.
 
         result = build("examples/service", tags=["service"], cache_to=["type=inline"])
         print(result.digest, [step.outcome for step in result.steps])
     """
-    chosen = [parse_output(text) for text in outputs]
-    caches = [parse_cache_to(text) for text in cache_to]
+    chosen = _each("outputs", outputs, parse_output)
+    caches = _each("cache_to", cache_to, parse_cache_to)
     request = BuildRequest(
         context=os.fspath(context),
         dockerfile=dockerfile,
-        tags=tuple(tags),
+        tags=_each("tags", tags),
         build_args=tuple((build_args or {}).items()),
         target=target,
-        platforms=tuple(platforms),
+        platforms=_each("platforms", platforms),
         labels=tuple((labels or {}).items()),
         annotations=tuple((annotations or {}).items()),
         outputs=tuple(pushing(chosen) if push else chosen),
-        cache_from=tuple(parse_cache_from(text) for text in cache_from),
+        cache_from=_each("cache_from", cache_from, parse_cache_from),
         cache_to=tuple(with_inline_cache(caches, build_args or {})),
         no_cache=no_cache,
-        no_cache_filter=tuple(no_cache_filter),
+        no_cache_filter=_each("no_cache_filter", no_cache_filter),
         pull=pull,
         build_contexts=tuple((build_contexts or {}).items()),
-        secrets=tuple(parse_secret(text) for text in secrets),
-        ssh=tuple(parse_ssh(text) for text in ssh),
+        secrets=_each("secrets", secrets, parse_secret),
+        ssh=_each("ssh", ssh, parse_ssh),
         add_hosts=tuple(parse_host(f"{name}={address}") for name, address in (add_hosts or {}).items()),
         network=network,
         shm_size=shm_size,
-        ulimits=tuple(ulimits),
-        allow=tuple(parse_allow(text) for text in allow),
+        ulimits=_each("ulimits", ulimits),
+        allow=_each("allow", allow, parse_allow),
         cgroup_parent=cgroup_parent,
         root=os.fspath(root),
         runtime=runtime,
-        insecure_registries=tuple(insecure_registries),
-        registry_mirrors=tuple(parse_mirror(text) for text in registry_mirrors),
+        insecure_registries=_each("insecure_registries", insecure_registries),
+        registry_mirrors=_each("registry_mirrors", registry_mirrors, parse_mirror),
         require_cached=require_cached,
         explain=explain,
         local_cache=local_cache,
@@ -115,3 +124,10 @@ def build(
     from inlay.apart import build_apart
 
     return build_apart(request, on_event)
+
+
+def _each(name: str, texts: Sequence[str], parse: Callable[[str], T] = str) -> tuple[T, ...]:  # type: ignore[assignment]
+    """Parse each of `texts`. Raises `UsageError` for a single text, whose characters are hardly meant."""
+    if isinstance(texts, str):
+        raise UsageError(f"{name}={texts!r}: expected a list of texts, such as {name}=[{texts!r}]")
+    return tuple(map(parse, texts))

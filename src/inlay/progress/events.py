@@ -6,12 +6,7 @@ work); times are seconds since the epoch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.namedtuple import NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Started(NamedTuple):
@@ -59,6 +54,5 @@ class Warned(NamedTuple):
     detail: str = ""
 
 
-if TYPE_CHECKING:
-    Event = Started | Log | Transfer | Completed | Warned
-    Sink = Callable[[Event], None]
+Event = Started | Log | Transfer | Completed | Warned
+"""What happens: `isinstance(event, Started)` and so on tell which."""

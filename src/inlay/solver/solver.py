@@ -195,8 +195,8 @@ class Solver(Generic[R]):
     # -- how they are answered -------------------------------------------------------------------------------
 
     async def _ask_cache_map(self, vertex: Vertex[R]) -> CacheMap[R]:
-        asked = vertex.cache_map()
-        cache_map = await (self._watched(vertex, asked) if vertex.is_source else asked)
+        ask = vertex.cache_map
+        cache_map = await (self._watched(vertex, ask) if vertex.is_source else ask())
         self._maps[vertex.digest] = cache_map
         return cache_map
 
@@ -393,7 +393,7 @@ class Solver(Generic[R]):
         return solved
 
     async def _run_watched(self, vertex: Vertex[R], inputs: list[R]) -> Sequence[R]:
-        return await self._watched(vertex, vertex.run(inputs))
+        return await self._watched(vertex, lambda: vertex.run(inputs))
 
     async def _keep(self, value: R) -> tuple[str, str] | None:
         """Store a result; return its id and when that was."""
@@ -421,11 +421,11 @@ class Solver(Generic[R]):
 
     # -- telling ---------------------------------------------------------------------------------------------
 
-    async def _watched(self, vertex: Vertex[R], work: Awaitable[T]) -> T:
+    async def _watched(self, vertex: Vertex[R], work: Callable[[], Awaitable[T]]) -> T:
         self._reported.add(vertex.digest)
         self._observer.started(vertex)
         try:
-            value = await work
+            value = await work()
         except BaseException as error:
             self._observer.failed(vertex, error)
             raise
