@@ -156,6 +156,34 @@ def test_a_date_is_believed_only_where_the_file_has_been_at_rest(
     assert (again == first) is asks
 
 
+@pytest.mark.parametrize("says", [True, False], ids=["and says its date", "and says nothing of it"])
+def test_a_file_that_was_put_back_is_not_taken_for_the_newer_one(
+    web: Web, builds: Builds, says: bool
+) -> None:
+    """Python's and Apache's servers answer 304 for whatever is not newer than the date that they are asked of."""
+    web.pages["/a"] = Page(b"two", headers={"Last-Modified": OLD, "Date": "Fri, 01 Mar 2024 10:22:00 GMT"})
+    builds.bring(f"{web.url}/a")
+    older = {"Last-Modified": "Thu, 29 Feb 2024 10:20:30 GMT"}
+    web.pages["/a"] = lambda asked, _: (
+        Page(b"", 304, older if says else {})
+        if "if-modified-since" in asked.headers
+        else Page(b"one", 200, older)
+    )
+    assert builds.content(builds.bring(f"{web.url}/a")) == b"one"
+
+
+def test_where_a_304_does_not_say_of_what_date_the_file_is_not_sent_again_either(
+    web: Web, builds: Builds
+) -> None:
+    dated = {"Last-Modified": OLD, "Date": "Fri, 01 Mar 2024 10:22:00 GMT"}
+    web.pages["/a"] = Page(b"hello", headers=dated)
+    first = builds.bring(f"{web.url}/a")
+    web.pages["/a"] = lambda asked, _: (
+        Page(b"", 304) if "if-modified-since" in asked.headers else Page(b"HELLO", 200, dated)
+    )
+    assert builds.bring(f"{web.url}/a") == first
+
+
 def test_a_download_that_has_gone_from_the_store_is_made_again(web: Web, builds: Builds) -> None:
     web.pages["/a"] = versioned(b"hello", '"one"')
     builds.snapshotter.remove(builds.bring(f"{web.url}/a").directory)

@@ -211,7 +211,8 @@ class _Exchange:
         self._known = {_strong(each.etag): each for each in reversed(known) if each.etag}
         self._dated = next((each for each in known if each.dates_it and not self._known), None)
         url = Url.parse(_escaped(file.url))
-        headers = {"Accept-Encoding": "gzip", **dict(file.headers)}
+        self._headers = {"Accept-Encoding": "gzip", **dict(file.headers)}
+        headers = dict(self._headers)
         if self._known:
             headers["If-None-Match"] = ", ".join(each.etag for each in self._known.values())
         elif self._dated is not None:
@@ -232,6 +233,10 @@ class _Exchange:
     def _attempt(self) -> Download:
         try:
             with self._transport.attempt(self._request) as response:
+                if not self._may_be_older(response):
+                    return self._taken(response)
+            self._request = self._request._replace(headers=self._headers)
+            with self._transport.attempt(self._request) as response:
                 return self._taken(response)
         except TransientError as failure:
             if isinstance(failure.__cause__, TimeoutError):
@@ -251,6 +256,8 @@ class _Exchange:
             raise self._refused(response)
         if etag and _strong(etag) in self._known:
             return self._known[_strong(etag)]  # a server that ignores the question: the answer is left unread
+        if self._dated is not None and self._is_dated(self._dated, response):
+            return self._dated
         if (response.length or 0) > SIZE_LIMIT:
             raise _too_large(self._file.url)
         when = response.header("last-modified")
@@ -262,6 +269,19 @@ class _Exchange:
             dates_it=_tells_apart(when, response.header("date")),
             etag=etag,
         )
+
+    def _may_be_older(self, response: Response) -> bool:
+        """Whether a 304 may be about another version: some servers give it for any file that is not newer, such
+        as one that was put back, and do not say of what date theirs is."""
+        if response.status != 304 or self._dated is None:
+            return False
+        return response.header("last-modified") != self._dated.last_modified
+
+    def _is_dated(self, known: Download, response: Response) -> bool:
+        """Whether an answer is `known` by date and size; the body need not be read then."""
+        if response.header("last-modified") != known.last_modified or response.header("content-encoding"):
+            return False
+        return response.length == os.stat(self._downloads.path(known)).st_size
 
     def _only_one(self) -> Download | None:
         """What was asked about, where that was one version."""
