@@ -81,6 +81,8 @@ def test_from_a_cache_on_another_machine_all_bytes_are_the_same(
     assert image == made(fake, "one")[0]
     if source == "one-max":
         assert [largest, smallest] == made(fake, "one")[1:]
+    build(inlay, fake, context, "two")  # from what the store has kept of the cache
+    assert made(fake, "two")[0] == image
 
 
 def test_from_the_store_all_bytes_are_the_same(inlay: Inlay, fake: FakeRegistry, context: Path) -> None:

@@ -233,6 +233,24 @@ class TestImports:
         assert later.records([top]) == [CacheRecord("kept True", top, NEW)]
         assert later.records([step]) == [CacheRecord("kept False", step, OLD)]
 
+    def test_of_what_it_was_made_from_all_is_adopted_whose_layers_are_its_own(self) -> None:
+        top = stack([layer("base"), layer("linked")])
+        alone, elsewhere = stack([layer("linked")]), stack([layer("base"), layer("other")])
+        assert top is not None
+        assert alone is not None
+        assert elsewhere is not None
+        index = CacheIndex(Memory())
+        keys = index.ingest(
+            [
+                RecordNode(ROOT),
+                RecordNode(key("linked"), ((("", 0),),), ((alone, OLD),)),
+                RecordNode(key("other"), ((("", 0),),), ((elsewhere, OLD),)),
+                RecordNode(key("merged"), ((("", 1),), (("", 2),)), ((top, NEW),)),
+            ]
+        )
+        found = index.imported(index.passed_through(keys[3]), top)
+        assert {each.key for each in found} == {keys[1], keys[3]}
+
     def test_five_thousand_records_are_taken_in_and_found_in_linear_time(self) -> None:
         def seconds(count: int) -> float:
             graph = [RecordNode(ROOT)]

@@ -268,14 +268,23 @@ class CacheIndex:
                     todo.append(link.source)
         return list(seen)
 
-    def imported(self, keys: Iterable[KeyId], below: Chain) -> list[CacheRecord]:
-        """Imported records under `keys` whose layers are the lowest layers of the chain `below`."""
-        parts = {id(chain) for chain in below.chains()}
+    def imported(self, keys: Iterable[KeyId], top: Chain) -> list[CacheRecord]:
+        """Imported records under `keys` whose layers are all among those of the chain `top`: its lower parts,
+        and what was made on its own and put on others."""
+        blobs = {descriptor.digest for descriptor in top.descriptors()}
+        has_all: dict[int, bool] = {}
+
+        def within(remote: Chain) -> bool:
+            for part in remote.parts_above(has_all):
+                below = part.parent is None or has_all[id(part.parent)]
+                has_all[id(part)] = below and part.descriptor.digest in blobs
+            return has_all[id(remote)]
+
         return [
             record
             for key in keys
             for record in self._memory.records(key)
-            if record.remote is not None and id(record.remote) in parts
+            if record.remote is not None and within(record.remote)
         ]
 
 
