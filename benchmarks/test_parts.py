@@ -16,10 +16,11 @@ from inlay.actions.noting import NotedLayer
 from inlay.actions.writing import WritableTree
 from inlay.archive.compression import BlobWriter, Gzip, Uncompressed, Zstd
 from inlay.archive.contenthash import content_digest
-from inlay.archive.diff import write_layer
+from inlay.archive.diff import layer_entries
 from inlay.archive.layer import apply_layer
 from inlay.archive.packing import pack_layer
 from inlay.archive.sourcefile import Sources
+from inlay.archive.tar import write_entries
 from inlay.cache.config import config_of, graph_of, parse_config
 from inlay.content import ContentStore
 from inlay.digest import Digest
@@ -115,7 +116,7 @@ def test_streaming_a_layer_of_2000_files(
 
 
 def test_tar_of_a_folder_of_2000_files(benchmark: Benchmark, context: Path) -> None:
-    benchmark(write_layer, str(context), Nowhere())
+    benchmark(lambda: write_entries(layer_entries(str(context)), Nowhere()))
 
 
 def test_unpacking_a_layer_of_2000_files(
@@ -123,7 +124,7 @@ def test_unpacking_a_layer_of_2000_files(
 ) -> None:
     archive = tmp_path_factory.mktemp("layer") / "layer.tar"
     with archive.open("wb") as out:
-        write_layer(str(context), out)
+        write_entries(layer_entries(str(context)), out)
 
     def unpack(target: Path) -> int:
         with archive.open("rb") as stream:

@@ -256,11 +256,6 @@ def test_a_blob_cut_short_by_a_power_failure_counts_as_missing(store: ContentSto
     assert store.has_blob(describe(DATA))
 
 
-def test_a_durable_store_keeps_the_same_promises(tmp_path: Path) -> None:
-    store = ContentStore(str(tmp_path), durable=True)
-    assert store.read(store.put(DATA), len(DATA)) == DATA
-
-
 def test_reading_stops_at_the_limit(store: ContentStore) -> None:
     digest = store.put(b"12345")
     with pytest.raises(ContentError, match="larger than the 4 bytes"):

@@ -4,9 +4,8 @@
     root/ingest/<name>          blobs on their way in; locked (flock) by whoever writes them
 
 A name under `blobs/` appears by rename, after size and digest were found right, so whatever is visible is
-complete, also after kill -9. What a power cut does depends on `durable`: without it (the default) a blob may
-come back short, and is then taken for missing by everything that knows its size; with it, data and name are
-on disk before `commit` returns, at the price of two flushes a blob (5 to 30 ms each on common disks).
+complete, also after kill -9. Nothing is flushed (5 to 30 ms a blob on common disks): after a power cut a blob may
+come back short, and is then taken for missing by everything that knows its size.
 """
 
 from __future__ import annotations
@@ -106,11 +105,10 @@ def verify_blob(descriptor: Descriptor, size: int, hexdigest: str, *, place: str
 class ContentStore:
     """Blobs under one folder, shared by any number of threads and processes. Itself a `BlobSource`."""
 
-    __slots__ = ("_durable", "root")
+    __slots__ = ("root",)
 
-    def __init__(self, root: str, *, durable: bool = False) -> None:
+    def __init__(self, root: str) -> None:
         self.root = root
-        self._durable = durable
 
     def path(self, digest: Digest) -> str:
         """Where the blob lies, or would lie."""
@@ -263,22 +261,14 @@ class ContentStore:
             freed += _remove_stale(f"{self.root}/ingest/{name}", age_s)
         return freed
 
-    def _adopt(self, fd: int, partial: str, digest: Digest) -> None:
-        """Make the file `partial`, open as `fd`, the blob `digest`."""
-        if self._durable:
-            os.fdatasync(fd)
+    def _adopt(self, partial: str, digest: Digest) -> None:
+        """Make the file `partial` the blob `digest`."""
         target = self.path(digest)
         try:
             os.rename(partial, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(partial, target)
-        if self._durable:
-            folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 class Ingest:
@@ -361,7 +351,7 @@ class Ingest:
             self.discard()
             raise DigestMismatch(f"blob {self._digest} has other content: its digest is {actual}")
         try:
-            self._store._adopt(self._fd, self._partial, actual)
+            self._store._adopt(self._partial, actual)
         except OSError as error:
             self.discard()
             raise _write_error(error, actual, self._store.root) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import BinaryIO
 
 from inlay.errors import ContentError
 
@@ -42,13 +41,3 @@ class Digest(str):
 
 
 EMPTY = Digest.of(b"")
-
-
-def digest_stream(source: BinaryIO, *, chunk_size: int = 1 << 20) -> Digest:
-    """Read `source` to its end and digest what came."""
-    sha, buffer = hashlib.sha256(), bytearray(chunk_size)
-    view = memoryview(buffer)
-    readinto = source.readinto  # type: ignore[attr-defined]
-    while n := readinto(buffer):
-        sha.update(view[:n])
-    return Digest("sha256:" + sha.hexdigest())

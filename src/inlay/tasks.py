@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
 
 T = TypeVar("T")
-S = TypeVar("S")
 
 
 NAP_S = 0.2

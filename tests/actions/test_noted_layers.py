@@ -23,7 +23,7 @@ from inlay.actions.fileop import chain, perform, read_by
 from inlay.actions.noting import NotedLayer, Unnoted
 from inlay.actions.writing import WritableTree
 from inlay.archive.compression import Gzip, Uncompressed
-from inlay.archive.diff import write_layer
+from inlay.archive.diff import layer_entries
 from inlay.archive.packing import Stopped, pack_layer
 from inlay.archive.sourcefile import Sources
 from inlay.archive.tree import Tree
@@ -47,9 +47,10 @@ from inlay.sources.local import LocalContext
 from recorded_trees import RecordedCase, all_cases, needs_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from inlay.archive.planned import PlannedLayer
+    from inlay.archive.tar import Entry
 
 EPOCH = 1_600_000_000
 LIMIT_NS = EPOCH * 10**9
@@ -113,24 +114,20 @@ class Both:
             with WritableTree.at(active.path) as target:
                 perform(actions, trees, target)
             layer = active.commit()
-        out = io.BytesIO()
         with self._snapshots.view(self._layers) as view:
             lower = view.fd if self._layers else None
-            write_layer(self._snapshots.upper(layer), out, lower=lower, mtime_limit_ns=LIMIT_NS)
+            archive = self._packed(layer_entries(self._snapshots.upper(layer), lower=lower))
         self._layers.append(layer)
-        return out.getvalue()
+        return archive
 
     def _stream(self, layer: PlannedLayer, directory: str = "") -> bytes:
         with Sources() as sources:
-            entries = layer.entries(sources)
-            packed = pack_layer(
-                entries,
-                self._store,
-                Uncompressed(),
-                stop=Event(),
-                mtime_limit_ns=LIMIT_NS,
-                directory=directory,
-            )
+            return self._packed(layer.entries(sources), directory)
+
+    def _packed(self, entries: Iterable[Entry], directory: str = "") -> bytes:
+        packed = pack_layer(
+            entries, self._store, Uncompressed(), stop=Event(), mtime_limit_ns=LIMIT_NS, directory=directory
+        )
         return self._store.read(packed.diff_id, 1 << 30)
 
 

@@ -24,7 +24,6 @@ from inlay.archive.compression import (
     BlobWriter,
     Codec,
     Gzip,
-    ReadAhead,
     Uncompressed,
     Zstd,
     decompress,
@@ -233,29 +232,6 @@ def test_uncompressed_data_is_passed_on() -> None:
         read_all(decompress(io.BytesIO(b"plain data, longer than the magic")))
         == b"plain data, longer than the magic"
     )
-
-
-@pytest.mark.parametrize("size", [0, 1, 5000, 10_000, 10_001])
-def test_reading_ahead_changes_nothing(size: int) -> None:
-    data = content(size)
-    with ReadAhead(io.BytesIO(data), block_size=1000, blocks=3) as ahead:
-        assert read_all(ahead, 333) == data
-        assert ahead.readinto(bytearray(5)) == 0
-
-
-def test_reading_ahead_may_be_given_up() -> None:
-    before = threading.active_count()
-    with ReadAhead(io.BytesIO(bytes(100_000)), block_size=1000, blocks=2) as ahead:
-        ahead.readinto(bytearray(10))
-    assert threading.active_count() == before
-
-
-def test_reading_ahead_raises_the_sources_error() -> None:
-    with ReadAhead(decompress(io.BytesIO(PACKED["gzip"][:-3])), block_size=3) as ahead:
-        with pytest.raises(ContentError):
-            read_all(ahead)
-        with pytest.raises(ContentError):
-            ahead.readinto(bytearray(1))
 
 
 def test_digest_of_a_large_blob_is_that_of_hashlib() -> None:

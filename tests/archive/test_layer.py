@@ -12,10 +12,10 @@ import pytest
 from recorded_layers import recorded_layers
 
 from inlay.archive import tar, whiteout
-from inlay.archive.diff import all_entries, all_xattrs, layer_entries, write_layer
-from inlay.archive.layer import Limits, apply_layer, clean_name, inherit_implied, merge_entries, unpack
+from inlay.archive.diff import all_entries, layer_entries
+from inlay.archive.layer import Limits, apply_layer, clean_name, inherit_implied, merge_entries
 from inlay.archive.rooted import open_folder, remove_tree
-from inlay.archive.tar import Entry, TarWriter, encode_header
+from inlay.archive.tar import Entry, TarWriter, encode_header, write_entries
 from inlay.digest import Digest
 from inlay.errors import ContentError, UnsafeArchive
 
@@ -32,7 +32,8 @@ def archive(*items: Item) -> io.BytesIO:
     writer = TarWriter(out)
     for item in items:
         if isinstance(item, tuple) and not isinstance(item, Entry):
-            writer.add_data(*item)
+            entry, data = item
+            writer.add(entry._replace(size=len(data), data=data))
         else:
             writer.add(item)
     writer.close()
@@ -83,7 +84,7 @@ def test_recorded_layers_come_back_byte_for_byte(tmp_path: Path) -> None:
         assert applied.diff_id == Digest.of(recorded)
         assert applied.size == len(recorded)
         out = io.BytesIO()
-        write_layer(str(directory), out)
+        write_entries(layer_entries(str(directory)), out)
         assert out.getvalue() == recorded
 
 
@@ -336,27 +337,6 @@ def test_limits_leave_room_for_what_gzip_can_do() -> None:
     assert Limits.for_blob(100 << 20).size >= 1032 * (100 << 20)
 
 
-def test_archives_are_unpacked_over_what_is_there(layer: Path) -> None:
-    (layer / "d").mkdir()
-    (layer / "d/kept").write_text("kept")
-    (layer / "file").write_text("old")
-    (layer / "gone").mkdir()
-    (layer / "gone/x").write_text("x")
-    count = unpack(
-        archive(
-            folder(b".", 0o711), file(b"d/new"), file(b"file", b"new"), file(b"gone"), file(b".wh.literal")
-        ),
-        str(layer),
-        owner=(11, 12),
-    )
-    assert count == 5
-    assert sorted(os.listdir(layer)) == [".wh.literal", "d", "file", "gone"]
-    assert sorted(os.listdir(layer / "d")) == ["kept", "new"]
-    assert (layer / "file").read_text() == "new"
-    assert ((layer / "d/new").stat().st_uid, (layer / "d/new").stat().st_gid) == (11, 12)
-    assert stat.S_IMODE(layer.stat().st_mode) == 0o711
-
-
 def test_merging_carries_out_whiteouts(layer: Path, tmp_path: Path) -> None:
     top = tmp_path / "top"
     top.mkdir()
@@ -378,7 +358,7 @@ def test_merging_copies_everything_about_a_file(layer: Path, tmp_path: Path) -> 
         out.write(b"middle")
     os.setxattr(sparse, "user.a", b"b")
     os.link(sparse, sparse.parent / "twin")
-    merge_entries(layer_entries(str(sparse.parent), keep_xattr=all_xattrs), str(layer))
+    merge_entries(all_entries(str(sparse.parent)), str(layer))
     copied = layer / "sparse"
     assert copied.read_bytes() == sparse.read_bytes()
     assert copied.stat().st_blocks * 512 < 1 << 20

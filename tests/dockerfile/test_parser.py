@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inlay.dockerfile.parser import Heredoc, chomp_heredoc, parse, parse_heredoc, parse_instruction
+from inlay.dockerfile.parser import Heredoc, chomp_heredoc, parse, parse_heredoc
 from inlay.errors import DockerfileError, Location
 
 
@@ -25,7 +25,7 @@ def test_bytes_that_are_not_utf8_stay_in_run_and_are_replaced_in_env() -> None:
 
 
 def test_flags_are_read_byte_by_byte() -> None:
-    node = parse_instruction("RUN --a=é\xa0 --b='c d' -- x")
+    (node,) = parse("RUN --a=é\xa0 --b='c d' -- x".encode()).instructions
     assert node.flags == ("--a=\xc3\xa9\xc2", "--b=c d")
     assert node.arguments == ("x",)
 
@@ -90,7 +90,7 @@ def test_a_line_may_be_as_long_as_buildkit_reads() -> None:
     ],
 )
 def test_json_forms(text: str, words: tuple[str, ...] | None) -> None:
-    node = parse_instruction("RUN " + text)
+    (node,) = parse(f"RUN {text}".encode()).instructions
     assert (node.arguments, node.is_json) == ((text.strip(),) if words is None else words, words is not None)
 
 
@@ -99,7 +99,7 @@ def test_json_forms(text: str, words: tuple[str, ...] | None) -> None:
 )
 def test_valid_json_that_is_no_list_of_strings_is_an_error(text: str) -> None:
     with pytest.raises(DockerfileError, match="comprised of strings only"):
-        parse_instruction("RUN " + text)
+        parse(f"RUN {text}".encode())
 
 
 names = st.sampled_from(

@@ -51,7 +51,6 @@ class Worker:
         clock: Callable[[], int],
         forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
         ship: Callable[[Ref, Codec], None] = lambda ref, codec: None,
-        epoch_s: int | None = None,
     ) -> None:
         """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
         tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made."""
@@ -60,7 +59,6 @@ class Worker:
         self.cache_mounts = cache_mounts
         self.emit = emit
         self.clock = clock
-        self.epoch_s = epoch_s
         self.disk = Limiter(4)
         self.processes = Limiter(16)
         self.forms = forms

@@ -23,8 +23,6 @@ from inlay.archive.tar import (
     HARD_LINK,
     SYMLINK,
     Entry,
-    Sink,
-    write_entries,
 )
 
 if TYPE_CHECKING:
@@ -56,59 +54,40 @@ def all_xattrs(name: str) -> bool:
     return not name.startswith(("trusted.overlay.", "user.overlay."))
 
 
-def write_layer(
-    layer_directory: Tree,
-    out: Sink,
-    *,
-    lower: Tree | None = None,
-    mtime_limit_ns: int | None = None,
-    keep_xattr: Callable[[str], bool] = buildkit_xattrs,
-) -> None:
-    """Write the archive of a layer directory to `out`. The arguments are those of `layer_entries`."""
-    entries = layer_entries(
-        layer_directory, lower=lower, mtime_limit_ns=mtime_limit_ns, keep_xattr=keep_xattr
-    )
-    write_entries(entries, out)
-
-
 def layer_entries(
     layer_directory: Tree,
     *,
     lower: Tree | None = None,
-    mtime_limit_ns: int | None = None,
-    keep_xattr: Callable[[str], bool] = buildkit_xattrs,
 ) -> Iterator[Entry]:
     """The entries of a layer directory, in overlayfs's upper form.
 
     `lower` is the whole tree below it, None where there is nothing. What was copied up but not changed is
-    left out, so are whiteouts of what was never there, and an opaque folder lists what it hides.
-    Times after `mtime_limit_ns` become that; whiteouts are from 1970. An entry's `open` works until the next
+    left out, so are whiteouts of what was never there, and an opaque folder lists what it hides. Whiteouts are
+    from 1970. Of extended attributes those are there that BuildKit stores. An entry's `open` works until the next
     entry is asked for.
     """
-    return _Walk(mtime_limit_ns, keep_xattr).run(layer_directory, lower, overlay=True)
+    return _Walk(buildkit_xattrs).run(layer_directory, lower, overlay=True)
 
 
 def all_entries(layer_directory: Tree) -> Iterator[Entry]:
     """Everything that a layer directory says, whatever is below it: all whiteouts, and opaque markers."""
-    return _Walk(None, all_xattrs, blind=True).run(layer_directory, None, overlay=True)
+    return _Walk(all_xattrs, blind=True).run(layer_directory, None, overlay=True)
 
 
 def diff_trees(
     lower: Tree | None,
     upper: Tree,
     *,
-    mtime_limit_ns: int | None = None,
-    keep_xattr: Callable[[str], bool] = buildkit_xattrs,
     unchanged_before_ns: int = 0,
 ) -> Iterator[Entry]:
-    """The entries that make the tree `upper` of the tree `lower`; of nothing when that is None.
+    """The entries that make the tree `upper` of the tree `lower`; of nothing when that is None. All extended
+    attributes of a file are there.
 
     Files count as equal as in continuity's double walk: by mode, owner, size, time and capability, and by
     content where times are whole seconds. Files of `upper` whose inode has not changed since
     `unchanged_before_ns` are taken as equal unseen.
     """
-    walk = _Walk(mtime_limit_ns, keep_xattr, unchanged_before_ns=unchanged_before_ns)
-    return walk.run(upper, lower, overlay=False)
+    return _Walk(all_xattrs, unchanged_before_ns=unchanged_before_ns).run(upper, lower, overlay=False)
 
 
 class _Folder:
@@ -138,13 +117,11 @@ class _Walk:
 
     def __init__(
         self,
-        mtime_limit_ns: int | None,
         keep_xattr: Callable[[str], bool],
         *,
         blind: bool = False,
         unchanged_before_ns: int = 0,
     ) -> None:
-        self._mtime_limit_ns = 1 << 80 if mtime_limit_ns is None else mtime_limit_ns
         self._keep_xattr = keep_xattr
         self._blind = blind
         self._unchanged_before_ns = unchanged_before_ns
@@ -244,7 +221,7 @@ class _Walk:
             link = os.readlink(name, dir_fd=folder.upper)
         elif kind in (CHAR_DEVICE, BLOCK_DEVICE):
             major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        mtime_ns = min(status.st_mtime_ns, self._mtime_limit_ns)
+        mtime_ns = status.st_mtime_ns
         uid, gid = status.st_uid, status.st_gid
         xattrs = self._xattrs(b"/proc/self/fd/%d/%s" % (folder.upper, name))
         return Entry(path, kind, mode & 0o7777, uid, gid, mtime_ns, size, link, major, minor, xattrs, opener)

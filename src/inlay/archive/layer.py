@@ -1,4 +1,4 @@
-"""Unpacking archives into folders: layers into layer directories, and whatever ADD is given.
+"""Unpacking layers: into layer directories, and over trees.
 
 Names are bytes. Nothing is ever written outside the folder: every parent is opened inside it (see `rooted`),
 and the last part of a name is never followed. A folder that was only partly filled is the caller's to remove.
@@ -90,42 +90,21 @@ def apply_layer(
     directory: str | bytes,
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
-    same_owner: bool = True,
 ) -> AppliedLayer:
     """Unpack an uncompressed layer into the empty layer directory `directory` and read it to its end.
 
     The result is in the form of an overlayfs upper directory: whiteouts become character devices 0:0, opaque
-    markers an xattr. In a user namespace device nodes are left out. Without `same_owner` everything belongs
-    to the caller.
+    markers an xattr. In a user namespace device nodes are left out.
     Raises `UnsafeArchive` for an entry that would reach outside or that exceeds `limits`, `ContentError` for
     a broken archive; `directory` then holds part of the layer.
     BuildKit: containerd pkg/archive/tar.go (applyNaive), tar_opts_linux.go.
     """
     source = _Metered(stream, limits.size)
     reader = TarReader(source)
-    unpacker = _LayerUnpacker(directory, limits, same_owner=same_owner, copy=reader.copy_to)
+    unpacker = _LayerUnpacker(directory, limits, copy=reader.copy_to)
     unpacker.run(reader)
     reader.drain()
     return AppliedLayer(source.digest(), reader.position, unpacker.count, tuple(unpacker.implied))
-
-
-def unpack(
-    stream: Source,
-    directory: str | bytes,
-    *,
-    limits: Limits = Limits(),  # noqa: B008 - immutable
-    owner: tuple[int, int] | None = None,
-) -> int:
-    """Unpack an uncompressed archive over the folder `directory`, as ADD does; return the number of entries.
-
-    What is in the way is replaced, but a folder is kept when the archive has one there too. Names that begin
-    with `.wh.` have no meaning. `owner` (uid, gid) replaces every owner. Errors are those of `apply_layer`.
-    BuildKit: solver/llbsolver/file/unpack.go.
-    """
-    reader = TarReader(_Metered(stream, limits.size))
-    unpacker = _Unpacker(directory, limits, owner=owner, copy=reader.copy_to)
-    unpacker.run(reader)
-    return unpacker.count
 
 
 def apply_entries(entries: Iterable[Entry], directory: str | bytes) -> None:
@@ -230,15 +209,11 @@ class _Unpacker:
         directory: str | bytes,
         limits: Limits,
         *,
-        owner: tuple[int, int] | None = None,
-        same_owner: bool = True,
         copy: Callable[[int], None] | None = None,
     ) -> None:
         """`copy` writes the data of the entry that came last; without it entries know where theirs is."""
         self._copy = copy
         self._limits = limits
-        self._owner = owner
-        self._same_owner = same_owner
         self._root = _open_root(directory)
         self._parent = -1
         self._parent_path = b""
@@ -269,8 +244,7 @@ class _Unpacker:
         if len(path) >= _PATH_MAX:
             raise UnsafeArchive(f"the entry {os.fsdecode(path)!r:.80}… has a name of {len(path)} bytes")
         if not path:
-            self._place_root(entry)
-            return
+            return  # a layer does not say how the root looks (containerd ignores it as well)
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
         if self._special(entry, path, name):
@@ -286,12 +260,7 @@ class _Unpacker:
 
     def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
         """Whether the entry means something else than a file of that name, and was seen to."""
-        return False
-
-    def _place_root(self, entry: Entry) -> None:
-        if entry.kind == DIRECTORY:
-            self._enter(b"")
-            self._dress(entry, b"", b".")
+        raise NotImplementedError
 
     def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Put the entry where something else is."""
@@ -387,11 +356,8 @@ class _Unpacker:
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _chown(self, entry: Entry, target: int | bytes) -> None:
-        if not self._same_owner:
-            return
-        uid, gid = self._owner or (entry.uid, entry.gid)
         try:
-            change_owner(target, uid, gid, name=entry.name, dir_fd=self._parent)
+            change_owner(target, entry.uid, entry.gid, name=entry.name, dir_fd=self._parent)
         except SolveError as error:
             raise ContentError(error.message) from error
 
@@ -442,9 +408,6 @@ class _Unpacker:
 class _LayerUnpacker(_Unpacker):
     """Unpacks a layer into a layer directory."""
 
-    def _place_root(self, entry: Entry) -> None:
-        """A layer does not say how the root looks (containerd ignores it as well)."""
-
     def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
         if not name.startswith(whiteout.PREFIX):
             return False
@@ -483,9 +446,6 @@ class _LayerUnpacker(_Unpacker):
 
 class _TreeUnpacker(_Unpacker):
     """Carries out on a tree what a layer says."""
-
-    def _place_root(self, entry: Entry) -> None:
-        """As for layer directories."""
 
     def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
         if not name.startswith(whiteout.PREFIX):

@@ -98,12 +98,6 @@ class TarWriter:
                 os.close(fd)
         self._put(_ZEROS[: -entry.size % BLOCK])
 
-    def add_data(self, entry: Entry, data: bytes) -> None:
-        """Write `entry` with `data` that is at hand."""
-        self._put(encode_header(entry._replace(size=len(data))))
-        self._put(data)
-        self._put(_ZEROS[: -len(data) % BLOCK])
-
     def close(self) -> None:
         """End the archive. `out` stays open."""
         self._put(_ZEROS * 2)

@@ -340,7 +340,7 @@ def _add_triggers(conversion: Conversion, stage: StageBuild) -> bool:
     if not triggers:
         return False
     try:
-        instructions = [_read_trigger(conversion, stage, trigger) for trigger in triggers]
+        instructions = [_read_trigger(stage, trigger) for trigger in triggers]
         needs_more = conversion.stages.prepend_triggers(stage, instructions, conversion.lexer)
     except DockerfileError as error:
         error.location = stage.location
@@ -349,7 +349,7 @@ def _add_triggers(conversion: Conversion, stage: StageBuild) -> bool:
     return needs_more
 
 
-def _read_trigger(conversion: Conversion, stage: StageBuild, trigger: str) -> Instruction:
+def _read_trigger(stage: StageBuild, trigger: str) -> Instruction:
     """One instruction of ONBUILD; its place is the FROM that brought it."""
     nodes = parse(trigger.encode(errors="surrogateescape")).instructions
     if len(nodes) != 1:

@@ -100,11 +100,6 @@ def parse(text: bytes, *, filename: str = "Dockerfile") -> ParseResult:
     return _Parser(text, filename).parse()
 
 
-def parse_instruction(line: str, escape: str = "\\", comments: tuple[str, ...] = ()) -> Node:
-    """Take one instruction on one line apart, as the trigger that an image's ONBUILD holds; no heredocs."""
-    return _node(line, escape, comments, _MAX_CHAIN)
-
-
 class _Parser:
     """Reads physical lines; `_line` is how many have been read."""
 

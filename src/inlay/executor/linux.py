@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +40,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_SECCOMP = 22
-PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
 AT_FDCWD = -100
@@ -283,7 +280,3 @@ def raise_loopback() -> None:
         _call(_libc.ioctl, sock, ctypes.c_ulong(0x8914), ctypes.byref(_InterfaceFlags(b"lo", 0x1 | 0x40)))
     finally:
         os.close(sock)
-
-
-def kernel_release() -> str:
-    return f"{os.uname().release} {os.uname().machine} {sys.byteorder}"

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from inlay.actions.fileop import copy_tree
-from inlay.archive.diff import all_xattrs, diff_trees
+from inlay.archive.diff import diff_trees
 from inlay.archive.tar import DIRECTORY, HARD_LINK, Entry, write_entries
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _entries(folder: bytes, source_fd: int | None) -> Iterator[Entry]:
         yield Entry(folder, DIRECTORY, mode=0o755)
     if source_fd is None:
         return
-    for entry in diff_trees(None, source_fd, keep_xattr=all_xattrs):
+    for entry in diff_trees(None, source_fd):
         if not folder:
             yield entry
             continue

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from inlay.registry.auth import Credential
 
 T = TypeVar("T")
-Headers = dict[str, str]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10

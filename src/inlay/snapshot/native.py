@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from inlay.archive.diff import all_xattrs, diff_trees
+from inlay.archive.diff import diff_trees
 from inlay.archive.layer import apply_entries, merge_entries
 from inlay.snapshot.merged import adopt, merge
 from inlay.snapshot.mounts import clone_tree, make_read_only
@@ -63,7 +63,7 @@ class NativeActive:
         self._lower = lower
         self._tree = f"{incoming.folder}/tree"
         os.mkdir(self._tree)
-        merge_entries(diff_trees(None, lower.path, keep_xattr=all_xattrs), self._tree)
+        merge_entries(diff_trees(None, lower.path), self._tree)
         copy_root_looks(lower.path, self._tree)
         self._copied_ns = _file_system_time(f"{incoming.folder}/clock")
         self._fd = _mounted(self._tree, read_only=False)
@@ -78,9 +78,7 @@ class NativeActive:
 
     def commit(self) -> LayerDir:
         self._close()
-        changes = diff_trees(
-            self._lower.path, self._tree, keep_xattr=all_xattrs, unchanged_before_ns=self._copied_ns
-        )
+        changes = diff_trees(self._lower.path, self._tree, unchanged_before_ns=self._copied_ns)
         apply_entries(changes, self._incoming.directory)
         copy_root_looks(self._tree, self._incoming.directory)
         self._lower.close()
