@@ -97,7 +97,12 @@ class _Build:
         )
         self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.refs = RefStore(
-            store.layers, store.content, store.snapshotter, self.places.at, epoch_s=self._epoch_s
+            store.layers,
+            store.content,
+            store.snapshotter,
+            self.places.at,
+            epoch_s=self._epoch_s,
+            warn=lambda said: sink(Warned("", said)),
         )
         self.worker = Worker(
             self.refs,

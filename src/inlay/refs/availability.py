@@ -37,11 +37,13 @@ class Availability:
         content: ContentStore,
         snapshotter: Callable[[], Snapshotter],
         open_source: Callable[[str], Source | None],
+        warn: Callable[[str], None],
     ) -> None:
         self._table = table
         self._content = content
         self._snapshotter = snapshotter
         self._open_source = open_source
+        self._warn = warn
         self._sound: set[Layer] = set()
         """Layers that can be had, as was found in this build."""
         self._touched: set[str] = set()
@@ -50,6 +52,8 @@ class Availability:
         self._cached: set[tuple[str, str]] = set()
         """Layers that came with a cached result, and can be made again."""
         self._lost: set[tuple[str, str]] = set()
+        self._missing: dict[tuple[str, str], str] = {}
+        """Why a place cannot give what a cached result needs of it. It was told, and is not asked for again."""
         self._network = Limiter(4)
 
     def has_directory(self, directory: LayerDir) -> bool:
@@ -98,14 +102,23 @@ class Availability:
             raise CacheError(f"layer {layer.key} is no longer in the store")
         if here in self._seen:
             return
+        if here in self._missing:
+            raise CacheError(self._missing[here])
         try:
             source, abort = _abortable(layer.source.blobs)
             found = await in_thread(source.has_blob, layer.blob, limiter=self._network, abort=abort)
         except (RegistryError, ContentError, OSError) as error:
-            raise CacheError(f"layer {layer.key} cannot be had: {error}") from error
+            raise self._without(here, f"layer {layer.key} cannot be had: {error}") from error
         if not found:
-            raise CacheError(f"layer {layer.key} is no longer at {layer.source.location}")
+            raise self._without(here, f"layer {layer.key} is no longer at {layer.source.location}")
         self._seen.add(here)
+
+    def _without(self, here: tuple[str, str], why: str) -> CacheError:
+        """What it means that a place does not have a layer; the first time, it is told."""
+        if here not in self._missing:
+            self._missing[here] = why
+            self._warn(f"{why}; cached results that need it are not used")
+        return CacheError(why)
 
     def _touch(self, layer: Layer) -> None:
         """Note when a layer was last used: what was not for long can be deleted first."""

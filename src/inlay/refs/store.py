@@ -42,13 +42,15 @@ class RefStore:
         open_source: Callable[[str], Source | None],
         *,
         epoch_s: Callable[[], int | None] = lambda: None,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         """`snapshotter` is called when directories are needed, if ever, and gives the same one each time. `epoch_s`
-        gives SOURCE_DATE_EPOCH, the time of the layers and the latest one in them, or None where it is not set."""
+        gives SOURCE_DATE_EPOCH, the time of the layers and the latest one in them, or None where it is not set.
+        `warn` is told of each layer of a cached result that its place no longer has."""
         self._epoch_s = epoch_s
         self._snapshotter = snapshotter
         self._table = LayerTable(database)
-        self.availability = Availability(self._table, content, snapshotter, open_source)
+        self.availability = Availability(self._table, content, snapshotter, open_source, warn)
         disk = Limiter(2)
         self.unpacking = Unpacking(self._table, self.availability, content, snapshotter, disk)
         self.mounted = Mounted(self.unpacking, snapshotter, disk)
