@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from inlay.registry.dial import Abort
-    from inlay.registry.upload import BlobUpload
 
 T = TypeVar("T")
 Pushed = Literal["exists", "mounted", "pushed"]
 
 MANIFEST_LIMIT = 4 << 20
 _ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1"))
-_HEAD_UNSUPPORTED = (400, 405, 406, 501)
 _MAX_PAGES = 50
 _ATTEMPTS_AT_MIRROR = 2
 _PATH = re.compile(r"[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*\Z")
@@ -70,24 +68,6 @@ class Repository:
     def within(self, abort: Abort) -> Repository:
         """The same repository; `abort` ends its calls."""
         return Repository(self.host, self.path, self.transport.within(abort))
-
-    def resolve(self, ref: str) -> Descriptor:
-        """The descriptor of the manifest or index that a tag or digest names, without its content."""
-        return self._read(lambda endpoint: self._resolve_at(endpoint, ref))
-
-    def _resolve_at(self, endpoint: Endpoint, ref: str) -> Descriptor:
-        request = self._manifest_request("HEAD", endpoint, ref)
-        with self.transport.open(request) as response:
-            if response.status == 200:
-                digest, size = response.header("docker-content-digest"), response.header("content-length")
-                media_type = response.header("content-type").partition(";")[0].strip()
-                if ":" in ref and digest and digest != ref:
-                    raise DigestMismatch(f"{self._named(ref)}: the registry answers with {digest:.100}")
-                if digest and size.isdigit() and media_type:
-                    return Descriptor(media_type, Digest.parse(digest), int(size))
-            elif response.status not in _HEAD_UNSUPPORTED:
-                raise self.transport.refusal(response, request)
-        return self._fetch_manifest_at(endpoint, ref).descriptor
 
     def fetch_manifest(self, ref: str) -> Manifest | Index:
         """Pull the manifest or index that a tag or digest names, verified. Raises `ContentError` for one that
@@ -184,12 +164,6 @@ class Repository:
         done = push_blob(self, descriptor, open_source, mount_from)
         pushed.add(here)
         return done
-
-    def upload(self) -> BlobUpload:
-        """Begin to push a blob whose size and digest are not known yet."""
-        from inlay.registry.upload import BlobUpload
-
-        return BlobUpload(self)
 
     def has_manifest(self, descriptor: Descriptor, ref: str) -> bool:
         """Whether `ref` names just this manifest here, so that what it refers to is here too."""

@@ -83,9 +83,8 @@ class Body(NamedTuple):
 class Request(NamedTuple):
     """`action` and `reference` are for errors: "cannot `pull the manifest of` `host/app:1`: …". `registry`
     is the host whose credentials it may carry, empty for none; `authorization` a header's value for a request
-    to no registry, which no other host gets to see. One that is `once` is not sent again when it is unknown
-    whether it was received; `attempts` replaces the settings' number. `may_lose_tls`: redirects may lead from
-    https to http, as long as there is no `authorization`."""
+    to no registry, which no other host gets to see. `attempts` replaces the settings' number. `may_lose_tls`:
+    redirects may lead from https to http, as long as there is no `authorization`."""
 
     method: str
     url: Url
@@ -95,7 +94,6 @@ class Request(NamedTuple):
     scopes: frozenset[str] = frozenset()
     headers: Mapping[str, str] = {}
     body: bytes | Body = b""
-    once: bool = False
     attempts: int = 0
     authorization: str = ""
     may_lose_tls: bool = False
@@ -280,8 +278,6 @@ class Transport:
                 return self._talk(connection, request, authorization)
             except OSError as error:
                 self._abort.check()
-                if connection is not None and request.once:
-                    raise self.lost(request, error) from error
                 if connection is None or not connection.is_reused:
                     raise TransientError(self.lost(request, error)) from error
                 connection = None  # it had been idle, and was closed just now: no fault of anybody
@@ -298,29 +294,16 @@ class Transport:
             raise RegistryError(f"refused to be redirected to {url}, this machine")
         return self._connect(url, proxy, refuse_local=refuse_local)
 
-    def start(self, request: Request) -> Outgoing:
-        """Send a request's head; its body, of unknown length, is written to what this returns."""
-        request = request._replace(headers={**request.headers, "Transfer-Encoding": "chunked"})
-        authenticator = self._authenticator(request)
-        header = authenticator.header(request.scopes, self._fetch_token) if authenticator else ""
-        try:
-            connection = self._connection(request.url, refuse_local=False)
-            self._abort.watch(connection.sock)
-            self._send(connection, request, header)
-        except OSError as error:
-            raise self.lost(request, error) from error
-        return Outgoing(self, connection, request)
-
     def _talk(self, connection: Connection, request: Request, authorization: str) -> Response:
         self._abort.watch(connection.sock)
         try:
             complete = self._send(connection, request, authorization)
-            return self.answer(connection, request, keep=complete)
+            return self._answer(connection, request, keep=complete)
         except BaseException:
             self._drop(connection)
             raise
 
-    def answer(self, connection: Connection, request: Request, *, keep: bool = True) -> Response:
+    def _answer(self, connection: Connection, request: Request, *, keep: bool) -> Response:
         """Read the answer to a request; the connection is used again, when `keep`, once that is read."""
         return Response(
             connection,
@@ -338,7 +321,7 @@ class Transport:
             headers["Authorization"] = authorization
         if proxy is not None and proxy.authorization:
             headers["Proxy-Authorization"] = proxy.authorization
-        if request.method in ("POST", "PUT", "PATCH") and "Transfer-Encoding" not in request.headers:
+        if request.method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = str(body.size if isinstance(body, Body) else len(body))
         headers.update(request.headers)
         target = f"http://{url.netloc}{url.target}" if proxy is not None else url.target
@@ -490,48 +473,6 @@ class Transport:
         if kind is Unauthorized and self._shared.config.notes:
             reason += f" ({'; '.join(self._shared.config.notes)})"
         return request.failed(reason + hint, kind, status=response.status)
-
-
-class Outgoing:
-    """A request whose body is still being written, in chunks."""
-
-    __slots__ = ("_connection", "_request", "_transport")
-
-    def __init__(self, transport: Transport, connection: Connection, request: Request) -> None:
-        self._transport = transport
-        self._connection: Connection | None = connection
-        self._request = request
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Send `data`. Raises `RegistryError` when the other side stopped listening."""
-        count = memoryview(data).nbytes
-        if count:
-            self._do(lambda connection: connection.send_chunk(data))
-            self._transport.traffic.add_pushed(count)
-        return count
-
-    def finish(self) -> Response:
-        """End the body and read the answer."""
-        self._do(lambda connection: connection.send_chunk(b""))
-        response = self._do(lambda connection: self._transport.answer(connection, self._request))
-        self._connection = None
-        return response
-
-    def close(self) -> None:
-        """Break off, unless it was finished."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._transport._drop(connection)
-
-    def _do(self, action: Callable[[Connection], T]) -> T:
-        if self._connection is None:
-            raise self._request.failed("the transfer was broken off before")
-        try:
-            return action(self._connection)
-        except OSError as error:
-            self.close()
-            self._transport._abort.check()
-            raise self._transport.lost(self._request, error) from error
 
 
 def _retry_after(header: str) -> float | None:

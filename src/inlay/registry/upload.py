@@ -1,4 +1,4 @@
-"""Pushing blobs: mounted, in one piece, or as they are made (OCI distribution spec, "Pushing blobs").
+"""Pushing blobs: mounted, or in one piece (OCI distribution spec, "Pushing blobs").
 
 A push in one piece that breaks off asks the registry how much came and sends the rest; where the registry
 does not tell, it begins anew.
@@ -15,9 +15,7 @@ from inlay.registry.wire import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
-    from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
     from inlay.registry.repository import Pushed, Repository
     from inlay.registry.url import Url
@@ -70,16 +68,6 @@ class _Session:
                 if response.status == 204 and had and int(had[1]):  # 0-0 is said of nothing and of one byte
                     self.location, self.offset = location, int(had[1]) + 1
                     self.moved(request, response)
-        except (TransientError, RegistryError):
-            return
-
-    def cancel(self, reference: str) -> None:
-        """Tell the registry to forget the upload; it does so by itself some day, so failure is no matter."""
-        location, self.location = self.location, None
-        if location is None:
-            return
-        try:
-            self._repository.transport.attempt(self.request("DELETE", location, reference)).close()
         except (TransientError, RegistryError):
             return
 
@@ -159,56 +147,3 @@ def _opened_at(open_source: Callable[[], BinaryIO], offset: int) -> BinaryIO:
             raise ContentError("a blob became shorter between two attempts to push it")
         offset -= count
     return stream
-
-
-class BlobUpload:
-    """A blob that is pushed while it is made: write to it, then `commit`; leaving its `with` block without
-    that cancels it. It cannot be resumed: after an error, push the blob again from a local copy."""
-
-    __slots__ = ("_outgoing", "_reference", "_repository", "_session", "offset")
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._reference = f"a blob to {repository}"
-        self._session = _Session(repository, repository._push_scope)
-        self._session.begin(self._reference)
-        assert self._session.location is not None
-        request = self._session.request("PATCH", self._session.location, self._reference)
-        self._outgoing = repository.transport.start(request._replace(headers=_OCTETS, once=True))
-        self.offset = 0
-        """Bytes written so far."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Send `data`. Raises `RegistryError`, after which nothing but `close` is left to do."""
-        count = self._outgoing.write(data)
-        self.offset += count
-        return count
-
-    def commit(self, digest: Digest) -> None:
-        """End the blob and name it. Raises `RegistryError` when that is not its digest, or it was lost."""
-        session, transport = self._session, self._repository.transport
-        assert session.location is not None
-        request = session.request("PATCH", session.location, self._reference)
-        with self._outgoing.finish() as response:
-            if response.status not in (202, 204):
-                raise transport.refusal(response, request)
-            session.moved(request, response)
-        location = session.location.with_query(digest=digest)
-        request = session.request("PUT", location, f"{self._repository}@{digest}")
-        with transport.open(request._replace(headers=_OCTETS)) as response:
-            if response.status not in (200, 201, 202, 204):
-                raise transport.refusal(response, request)
-        session.location = None
-
-    def close(self) -> None:
-        """Break off, unless it was committed."""
-        self._outgoing.close()
-        self._session.cancel(self._reference)
-
-    def __enter__(self) -> BlobUpload:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -86,16 +86,6 @@ class Connection:
             offset += count
             sent(count)
 
-    def send_chunk(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a piece of a chunked body; an empty one ends it."""
-        view = memoryview(data).cast("B")
-        if len(view) < CHUNK >> 4:
-            self.sock.sendall(b"%x\r\n%b\r\n" % (len(view), bytes(view)))
-            return
-        self.sock.sendall(b"%x\r\n" % len(view))
-        self.sock.sendall(view)
-        self.sock.sendall(b"\r\n")
-
     def read_head(self) -> tuple[int, bool, dict[str, str]]:
         """Read status and headers; `bool`: HTTP/1.1. Header names are lower case; lines of one name are
         joined by a comma. Interim responses (1xx) are skipped."""
