@@ -14,7 +14,8 @@ import pytest
 from inlay.actions.file import plan_action
 from inlay.actions.noting import NotedLayer
 from inlay.actions.writing import WritableTree
-from inlay.archive.compression import BlobWriter, Gzip, Uncompressed, Zstd
+from inlay.archive.codecs import Gzip, Uncompressed, Zstd
+from inlay.archive.compression import BlobWriter
 from inlay.archive.contenthash import content_digest
 from inlay.archive.diff import layer_entries
 from inlay.archive.layer import apply_layer

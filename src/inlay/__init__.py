@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.api import build

@@ -12,9 +12,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
 
 from inlay import rootless
 from inlay.errors import UsageError
@@ -21,6 +20,7 @@ from inlay.request import (
     pushing,
     with_inline_cache,
 )
+from inlay.typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from inlay.actions.cachemounts import CacheMounts
 from inlay.actions.entitlements import check_entitlements
@@ -35,6 +34,7 @@ from inlay.sources.remote import RemoteSources
 from inlay.store import Store
 from inlay.tasks import Cancelled, gather, in_thread, run, spawn
 from inlay.timestamp import now_ns
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

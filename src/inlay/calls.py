@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
 
 from inlay.actions.secrets import Secrets
 from inlay.errors import SolveError, UsageError
@@ -15,6 +14,7 @@ from inlay.sources.remote import RemoteSources
 from inlay.store import Store
 from inlay.tasks import run
 from inlay.timestamp import now_ns
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

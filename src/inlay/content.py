@@ -10,17 +10,14 @@ come back short, and is then taken for missing by everything that knows its size
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import hashlib
 import io
 import os
 import time
-from typing import TYPE_CHECKING, Protocol, cast
 
-from inlay.digest import Digest
+from inlay.digest import Digest, hasher
 from inlay.errors import BlobNotFound, ContentError, DigestMismatch, is_no_room
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +69,7 @@ class VerifyingReader(io.RawIOBase):
         self._stream = stream
         self._descriptor = descriptor
         self._place = f" from {place}" if place else ""
-        self._hash = hashlib.new(descriptor.digest.algorithm)
+        self._hash = hasher(descriptor.digest.algorithm, size=descriptor.size)
         self._count = 0
 
     def readable(self) -> bool:
@@ -140,15 +137,18 @@ class ContentStore:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise ContentError(f"blob {digest} is larger than the {limit} bytes that are read of its kind")
-        actual = hashlib.new(digest.algorithm, data).hexdigest()
-        if actual != digest.hex:
+        sha = hasher(digest.algorithm, size=len(data))
+        sha.update(data)
+        if (actual := sha.hexdigest()) != digest.hex:
             raise DigestMismatch(f"blob {digest} in {self.root} is damaged: its digest is {actual}")
         return data
 
     def touch(self, digest: Digest) -> None:
         """Note that the blob, if it is here, is used now."""
-        with contextlib.suppress(OSError):
+        try:
             os.utime(self.path(digest))
+        except OSError:
+            return
 
     def delete(self, digest: Digest) -> bool:
         """Remove the blob; tell whether it was there. Whoever has it open reads on."""
@@ -198,9 +198,9 @@ class ContentStore:
         """Keep `data`; return its digest."""
         digest = Digest.of(data)
         if not self._has(digest, len(data)):
-            with self.ingest() as ingest:
+            with self.ingest(digested=True) as ingest:
                 ingest.write(data)
-                ingest.commit()
+                ingest.commit(digest)
         return digest
 
     def fetch(self, descriptor: Descriptor, source: BlobSource) -> None:
@@ -294,7 +294,9 @@ class Ingest:
         self._digest = digest
         self._size = size
         self._keep = keep
-        self._hash = hashlib.new(digest.algorithm if digest else "sha256")
+        self._hash = hasher(
+            digest.algorithm if digest else "sha256", size=0 if digested else CHUNK if size is None else size
+        )
         self.offset = 0
         """Bytes written so far, those of an earlier ingest included."""
         try:
@@ -316,7 +318,7 @@ class Ingest:
         """Forget all bytes written so far."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
-        self._hash = hashlib.new(self._hash.name)
+        self._hash = hasher(self._hash.name, size=self._size or CHUNK)
         self.offset = 0
 
     def write(self, data: Buffer) -> int:
@@ -415,8 +417,10 @@ def _create(folder: str, path: str) -> int:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:
             # Whoever finds the folder empty may remove it, also between the two steps of makedirs.
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.makedirs(folder, exist_ok=True)
+            except FileExistsError:
+                continue
 
 
 def _is_at(fd: int, path: str) -> bool:

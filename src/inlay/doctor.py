@@ -9,18 +9,19 @@ import contextlib
 import errno
 import os
 import subprocess
-from typing import TYPE_CHECKING, Literal
 
 from inlay import rootless
 from inlay.errors import InlayError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Literal
 
     from inlay.executor.executor import Executor
 
-State = Literal["ok", "limited", "failed"]
+    State = Literal["ok", "limited", "failed"]
+
 _OLDEST_KERNEL, _OLDEST_GIT = (5, 12), (2, 31)
 _LITTLE_ROOM = 2 << 30
 _GRANT = 65536

@@ -24,9 +24,8 @@ Attributes carry facts; `str(error)` is one sentence that says what happened, to
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from inlay.request import StepOutcome

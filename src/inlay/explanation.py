@@ -5,7 +5,6 @@ remembers of steps, files and base images. Nothing is guessed: what only a diges
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.actions.step import Step
 from inlay.journal import StepNote
@@ -32,6 +31,7 @@ from inlay.solver.explain import (
 from inlay.solver.keys import Link, is_random
 from inlay.solver.vertex import Edge
 from inlay.sources.http import shown_url
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -4,7 +4,6 @@ and opens the sources that it names."""
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
 
 from inlay.digest import Digest
 from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
@@ -16,6 +15,7 @@ from inlay.reference import parse as parse_reference
 from inlay.request import parse_size
 from inlay.sources.image import ImageResolver, ResolvedImage, image_digests, image_ref, read_image
 from inlay.sources.maincontext import DOCKERFILE, WEB_FILE, find_context, is_url
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -356,13 +356,11 @@ class _Resolver:
         requests = list(dict.fromkeys(requests))
         if len(requests) < 2:
             return
-        import threading
+        from inlay.tasks import start_thread
 
-        threads = [threading.Thread(target=self._try, args=(request,), daemon=True) for request in requests]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        joins = [start_thread(lambda request=request: self._try(request)) for request in requests]  # type: ignore[misc]
+        for join in joins:
+            join()
 
     def _try(self, request: ImageRequest) -> None:
         from inlay.errors import InlayError

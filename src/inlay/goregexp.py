@@ -9,12 +9,11 @@ Source: Go `regexp/syntax` (flags Perl), vendor/github.com/moby/patternmatcher o
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
-from inlay.namedtuple import NamedTuple
+from inlay.regexp import regexp
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Sequence
 
 Ranges = list[tuple[int, int]]
@@ -48,6 +47,8 @@ def compile_any(expressions: Sequence[Sequence[Piece]]) -> Callable[[str], objec
     if not simple and not hostile:
         return lambda path: None
     union = "|".join("".join(gap + text for gap, text in pieces) for pieces in simple) if simple else "(?!)"
+    import re
+
     fullmatch = re.compile(union).fullmatch
     if not hostile:
         return fullmatch
@@ -55,6 +56,8 @@ def compile_any(expressions: Sequence[Sequence[Piece]]) -> Callable[[str], objec
 
 
 def _compile_pieces(pieces: Sequence[Piece]) -> list[_CompiledPiece]:
+    import re
+
     return [
         _CompiledPiece(gap == _PARENTS, re.compile(".*" if gap == _PARENTS else gap), re.compile(text))
         for gap, text in pieces
@@ -141,7 +144,9 @@ _ANCHORS = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
 
 
 def _literal(char: str) -> str:
-    return "[\ufffd\udc80-\udcff]" if char == "\ufffd" else re.escape(char)
+    from re import escape
+
+    return "[\ufffd\udc80-\udcff]" if char == "\ufffd" else escape(char)
 
 
 def character_class(ranges: Iterable[tuple[int, int]], *, negated: bool = False) -> str:
@@ -196,9 +201,9 @@ def _class_character(expression: str, at: int) -> tuple[int, int]:
     if char in _CONTROL:
         return _CONTROL[char], at + 2
     digits = expression[at + 1 : at + 4]
-    if match := re.match(r"[1-7][0-7]{1,2}|0[0-7]{0,2}", digits):
+    if match := regexp(r"[1-7][0-7]{1,2}|0[0-7]{0,2}").match(digits):
         return int(match[0], 8), at + 1 + match.end()
-    if re.match(r"x[0-9A-Fa-f]{2}", digits):
+    if regexp(r"x[0-9A-Fa-f]{2}").match(digits):
         return int(digits[1:], 16), at + 4
     raise _MalformedError
 

@@ -10,12 +10,11 @@ that is broken counts as missing. A file's mtime is when it was last written or 
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING
 
+from inlay import json
 from inlay.digest import Digest
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from inlay.archive.listing import Listing
@@ -61,7 +60,7 @@ class Journal:
             return None
 
     def keep_step(self, key: str, note: StepNote) -> None:
-        self._write(f"step-{_hex(key)}", json.dumps(note, separators=(",", ":")).encode())
+        self._write(f"step-{_hex(key)}", json.dumps(note).encode())
 
     def files(self, content_key: str) -> Listing | None:
         """The files behind a content key."""

@@ -11,23 +11,22 @@ import contextlib
 import errno
 import fcntl
 import io
-import json
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
+from inlay import json
 from inlay.content import CHUNK, ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
+from inlay.typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import BinaryIO, Literal, Self
 
     OpenSource = Callable[[], BinaryIO]
 
@@ -459,7 +458,7 @@ def _copy_verified(out: BinaryIO, descriptor: Descriptor, source: OpenSource) ->
 def _encode_index(images: Iterable[Descriptor]) -> bytes:
     manifests = [descriptor.to_json() for descriptor in images]
     fields = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def _blob_name(digest: Digest) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
 
 from inlay.cache.cut import cut
 from inlay.cache.inline import inline_cache
@@ -21,7 +20,6 @@ from inlay.export.publish import (
     push_referrer,
     stored_blob,
 )
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import DESCRIPTION, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import ImageConfig
 from inlay.oci.referrers import referrers_tag, with_referrer
@@ -31,11 +29,13 @@ from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
 from inlay.request import Option, check_exports, parse_bool
 from inlay.tasks import Limiter, in_thread
+from inlay.typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.cache.results import ChainOf, Mode
     from inlay.content import ContentStore
     from inlay.export.publish import Blob, Destination
@@ -561,7 +561,7 @@ def layer_codec(request: BuildRequest, outputs: Sequence[Output]) -> Codec | Non
 
 
 def _codec(option: Option) -> Codec:
-    from inlay.archive.compression import Gzip, Uncompressed, Zstd
+    from inlay.archive.codecs import Gzip, Uncompressed, Zstd
 
     kind, level = option.get("compression") or "gzip", option.get("compression-level")
     codecs: dict[str, Callable[..., Codec]] = {"gzip": Gzip, "zstd": Zstd}

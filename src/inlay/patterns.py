@@ -8,17 +8,14 @@ Sources: Go `path`, `path/filepath`, `regexp/syntax`; BuildKit: vendor/github.co
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
-
-from inlay import goregexp
 from inlay.errors import UsageError
 from inlay.gotext import SPACE, valid
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Literal
 
     from inlay.goregexp import Piece
 
@@ -53,16 +50,32 @@ def go_match(pattern: str, name: str) -> bool:
 
     Raises `UsageError` for a malformed pattern, whatever the name.
     """
+    if _SPECIAL.isdisjoint(pattern):
+        return pattern == name
     return _glob(pattern).match(name) is not None
 
 
-@lru_cache(maxsize=256)
+_SPECIAL = frozenset("*?[\\")
+
+
+_globs: dict[str, re.Pattern[str]] = {}
+
+
 def _glob(pattern: str) -> re.Pattern[str]:
+    """The compiled form of a shell pattern; kept, for there are few and each is asked for often."""
+    if pattern not in _globs:
+        _globs[pattern] = _compile_glob(pattern)
+    return _globs[pattern]
+
+
+def _compile_glob(pattern: str) -> re.Pattern[str]:
     """Compile a shell pattern.
 
     Go tries the text after a `*` at the nearest place where it fits and never takes that back, which is
     what the atomic groups say; it also keeps a hostile pattern from taking for ever.
     """
+    import re
+
     chunks = _glob_chunks(pattern)
     if len(chunks) == 1:
         return re.compile(chunks[0] + r"\Z")
@@ -88,15 +101,17 @@ def _glob_chunks(pattern: str) -> list[str]:
 
 def _glob_character(pattern: str, at: int) -> tuple[str, int]:
     """Translate what stands for one character at `at`; return its regular expression and its end."""
+    from re import escape
+
     char = pattern[at]
     if char == "?":
         return "[^/]", at + 1
     if char == "\\":
         if at + 1 == len(pattern):
             raise UsageError(MALFORMED)
-        return re.escape(pattern[at + 1]), at + 2
+        return escape(pattern[at + 1]), at + 2
     if char != "[":
-        return re.escape(char), at + 1
+        return escape(char), at + 1
     at += 1
     negated = pattern.startswith("^", at)
     at += negated
@@ -107,7 +122,9 @@ def _glob_character(pattern: str, at: int) -> tuple[str, int]:
         if pattern[at] == "-":
             high, at = _range_end(pattern, at + 1)
         ranges.append((low, high))
-    return goregexp.character_class(ranges, negated=negated), at + 1
+    from inlay.goregexp import character_class
+
+    return character_class(ranges, negated=negated), at + 1
 
 
 def _range_end(pattern: str, at: int) -> tuple[int, int]:
@@ -189,7 +206,8 @@ def _cleaned(patterns: Iterable[str]) -> Iterator[Pattern]:
             raise UsageError('illegal exclusion pattern: "!"')
         exception = text.startswith("!")
         text = text[exception:]
-        _glob_chunks(text)
+        if not _SPECIAL.isdisjoint(text):
+            _glob_chunks(text)
         yield Pattern(text, exception)
 
 
@@ -248,12 +266,25 @@ class _Run:
         self._prefixes = tuple(rule.text for rule in rules if rule.kind == "prefix")
         self._exact = {rule.text for rule in rules if rule.kind == "exact"}
         self._exact.update(suffix[1:] for suffix in suffixes if suffix.startswith("/"))
-        return goregexp.compile_any([rule.pieces for rule in rules if rule.kind == "regexp"])
+        expressions = [rule.pieces for rule in rules if rule.kind == "regexp"]
+        if not expressions:
+            return lambda path: None
+        from inlay.goregexp import compile_any
+
+        return compile_any(expressions)
 
 
-@lru_cache(maxsize=1024)
+_rules: dict[str, _Rule | None] = {}
+
+
 def _rule(pattern: str) -> _Rule | None:
-    """Choose the form of a pattern; None if it needs a regular expression that Go refuses."""
+    """The form of a pattern; None if it needs a regular expression that Go refuses. Kept: lists repeat them."""
+    if pattern not in _rules:
+        _rules[pattern] = _choose_rule(pattern)
+    return _rules[pattern]
+
+
+def _choose_rule(pattern: str) -> _Rule | None:
     kind: Literal["exact", "prefix", "suffix", "regexp"] = "exact"
     regexp = ""
     at = 0
@@ -281,7 +312,9 @@ def _rule(pattern: str) -> _Rule | None:
         else:
             regexp += "\\" + char if char in ".+()|{}$\\" else char
     if kind == "regexp":
-        pieces = goregexp.pieces(valid(regexp) + "$")
+        from inlay.goregexp import pieces as pieces_of
+
+        pieces = pieces_of(valid(regexp) + "$")
         return None if pieces is None else _Rule(kind, "", pieces)
     return _Rule(kind, pattern[:-2] if kind == "prefix" else pattern[2:] if kind == "suffix" else pattern)
 

@@ -10,16 +10,15 @@ Source: vendor/github.com/containerd/platforms of BuildKit.
 from __future__ import annotations
 
 import os
-import re
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from inlay.errors import UsageError
 from inlay.gotext import atoi, quote
-from inlay.namedtuple import NamedTuple
+from inlay.regexp import regexp
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 
 class Platform(NamedTuple):
@@ -58,9 +57,17 @@ class Platform(NamedTuple):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-@cache
 def host() -> Platform:
     """The platform that this process runs on, normalised."""
+    if not _host:
+        _host.append(_find_host())
+    return _host[0]
+
+
+_host: list[Platform] = []
+
+
+def _find_host() -> Platform:
     machine = os.uname().machine.lower()
     if machine.startswith("armv"):
         return normalise(Platform("linux", "arm", machine[3:5]))
@@ -89,7 +96,7 @@ def parse(text: str, *, default: Platform | None = None) -> Platform:
     first, *others = parts = text.split("/", 3)
     system = _parse_system(first, text)
     for part in others:
-        if not (part.isascii() and part.isalnum()) and not re.fullmatch("[A-Za-z0-9_.-]+", part):
+        if not part or part.strip(_IN_COMPONENTS):
             raise UsageError(
                 f"{quote(part)} is an invalid component of {quote(text)}: "
                 'platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument'
@@ -103,6 +110,9 @@ def parse(text: str, *, default: Platform | None = None) -> Platform:
         variant = variant or ("v8" if architecture == "arm64" else "")
         return system._replace(architecture=architecture, variant=variant)
     raise UsageError(f"{quote(text)}: cannot parse platform specifier: invalid argument")
+
+
+_IN_COMPONENTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 
 
 def parse_wanted(texts: Iterable[str]) -> list[str]:
@@ -126,7 +136,7 @@ def _parse_known(text: str) -> Platform:
         unknown = f"operating system {quote(platform.os)}{_meant(text)}"
     elif platform.architecture not in _ARCHITECTURES:
         unknown = f"architecture {quote(platform.architecture)}{_meant(text)}"
-    elif variants and platform.variant and not re.fullmatch(variants[0], platform.variant):
+    elif variants and platform.variant and not regexp(variants[0]).fullmatch(platform.variant):
         unknown = f"variant {quote(platform.variant)}; there are {variants[1]}"
     else:
         return platform
@@ -160,7 +170,7 @@ def _parse_system(part: str, text: str) -> Platform:
     """Read `windows(10.0.17763+win32k)`."""
     if part.isascii() and part.isalnum():
         return Platform(_normal_system(part), "")
-    match = re.fullmatch(_SYSTEM, part)
+    match = regexp(_SYSTEM).fullmatch(part)
     if not match or part.endswith("\n"):
         raise UsageError(
             f"{quote(part)} is an invalid OS component of {quote(text)}: "
@@ -184,9 +194,10 @@ def _decoded(option: str) -> str:
     """Undo percent encoding; raise `ValueError` where there is something else behind a percent sign."""
     if "%" not in option:
         return option
-    if match := re.search("%(?![0-9A-Fa-f]{2})", option):
+    if match := regexp("%(?![0-9A-Fa-f]{2})").search(option):
         raise ValueError(f"invalid URL escape {quote(option[match.start() : match.start() + 3])}")
-    decoded = re.sub(rb"%(..)", lambda match: bytes([int(match[1], 16)]), option.encode())
+    first, *others = option.encode().split(b"%")
+    decoded = first + b"".join([bytes([int(other[:2], 16)]) + other[2:] for other in others])
     return decoded.decode(errors="surrogateescape")
 
 
@@ -266,7 +277,7 @@ def format_platform(platform: Platform) -> str:
 
 
 def _encoded(option: str) -> str:
-    return re.sub("[%+()/]", lambda match: f"%{ord(match[0]):02X}", option)
+    return "".join([f"%{ord(char):02X}" if char in "%+()/" else char for char in option])
 
 
 def match_rank(wanted: Platform, offered: Platform) -> int | None:
@@ -295,7 +306,6 @@ def _is_same_windows(wanted: str, offered: str) -> bool:
     return not wanted or not offered or wanted.split(".")[:3] == offered.split(".")[:3]
 
 
-@cache
 def _successors(architecture: str, variant: str) -> list[tuple[str, str]]:
     """What a processor runs, best first, normalised."""
     if architecture == "amd64":
@@ -307,10 +317,12 @@ def _successors(architecture: str, variant: str) -> list[tuple[str, str]]:
         return [("arm", variant), *(("arm", f"v{number}") for number in range(min(version, 99) - 1, 4, -1))]
     if architecture != "arm64":
         return [(architecture, variant)]
-    match = re.fullmatch(r"v(8|9)(?:\.([0-9]))?", variant or "v8")
-    if not match or (variant or "v8") in ("v9.8", "v9.9"):
+    first, dot, second = (variant or "v8").partition(".")
+    if first not in ("v8", "v9") or (dot and (len(second) != 1 or second not in "0123456789")):
         return []
-    major, minor = int(match[1]), int(match[2] or 0)
+    major, minor = int(first[1:]), int(second or 0)
+    if major == 9 and minor > 7:
+        return []
     versions = [f"v{major}.{number}" for number in range(minor, -1, -1)]
     if major == 9:
         versions += [f"v8.{number}" for number in range(min(minor + 5, 9), -1, -1)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.actions.step import steps_of
 from inlay.solver.solver import Solver
 from inlay.solver.vertex import Edge
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

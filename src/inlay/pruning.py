@@ -6,21 +6,21 @@ runs again. Names go before bytes: what is killed in between leaves leftovers, w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
 
 from inlay.actions.cachemounts import remove_cache_folder, sweep_cache_folders
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import UsageError
 from inlay.layout import IMAGE_NAME, LayoutFolder
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import REF_NAME
 from inlay.oci.referrers import is_referrers_tag
 from inlay.reference import parse as parse_reference
 from inlay.request import parse_age
 from inlay.snapshot.snapshotter import LayerDirs
+from inlay.typing import TYPE_CHECKING, NamedTuple
 from inlay.usage import (
     CACHE_MOUNT,
     GIT,
@@ -35,7 +35,7 @@ from inlay.usage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from inlay.oci.descriptor import Descriptor
     from inlay.store import Store
@@ -109,6 +109,15 @@ def _is_wanted(item: Item, policy: Policy, now: float) -> bool:
     return not spared or policy.everything or item.kind in policy.kinds
 
 
+@contextlib.contextmanager
+def _alone(store: Store, *, wait: bool) -> Iterator[bool]:
+    """Keep all builds out of the block. Without `wait`: only if there are none; gives whether that is so."""
+    try:
+        yield store.take_lease(wait=wait)
+    finally:
+        store.share_lease()  # what was tried may have let go of it
+
+
 def prune(
     store: Store, policy: Policy, *, dry_run: bool = False, warn: Callable[[str], None] = lambda message: None
 ) -> list[Item]:
@@ -118,7 +127,7 @@ def prune(
     """
     if dry_run:
         return _Pruning(store, policy).doomed
-    with store.alone(wait=True):
+    with _alone(store, wait=True):
         pruning = _Pruning(store, policy)
         pruning.carry_out(warn)
     return pruning.doomed
@@ -133,7 +142,7 @@ def prune_to_policy(store: Store, *, warn: Callable[[str], None]) -> None:
         keep_s = KEEP_S if not keep else 0.0 if keep == "0" else parse_age(keep, "INLAY_KEEP")
         if not keep_s or not _is_due(f"{store.root}/pruned"):
             return
-        with store.alone(wait=False) as alone:
+        with _alone(store, wait=False) as alone:
             if alone:
                 os.utime(f"{store.root}/pruned")
                 _Pruning(store, Policy(unused_for_s=keep_s), sized=False).carry_out(warn)
@@ -259,7 +268,7 @@ def remove_images(store: Store, names: Sequence[str]) -> list[tuple[str, str]]:
     LayoutFolder(store.root).unlist(
         lambda each: is_referrers_tag(each.annotation(REF_NAME)) and str(each.digest) not in needed
     )
-    with store.alone(wait=False) as alone:
+    with _alone(store, wait=False) as alone:
         if alone:
             _Pruning(store, Policy(kinds=(LEFTOVER,))).carry_out(lambda message: None)
     return [(_name(each), str(each.digest)) for each in listed if each in unwanted]

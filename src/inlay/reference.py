@@ -9,10 +9,8 @@ Source: vendor/github.com/distribution/reference of BuildKit.
 
 from __future__ import annotations
 
-import re
-
 from inlay.errors import UsageError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
 _DEFAULT_DOMAIN = "docker.io"
 _OFFICIAL = "library/"
@@ -57,7 +55,7 @@ class Reference(NamedTuple):
 
 def parse(text: str) -> Reference:
     """Read an image name, short or full; raise `UsageError` with the reason why it is none."""
-    if len(text) == 64 and re.fullmatch("[a-f0-9]{64}", text):
+    if len(text) == 64 and not text.strip("0123456789abcdef"):
         raise UsageError(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, rest = _split_domain(text)
     repository = rest.partition(":")[0]
@@ -65,10 +63,10 @@ def parse(text: str) -> Reference:
         raise UsageError(f"invalid reference format: repository name ({repository}) must be lowercase")
     named, at, digest = rest.partition("@")
     path, colon, tag = named.partition(":")
-    if not (_is_path(path) and (not colon or _is_tag(tag)) and (not at or re.fullmatch(_DIGEST, digest))):
+    if not (is_path(path) and (not colon or is_tag(tag)) and (not at or _has_digest_shape(digest))):
         raise UsageError("invalid reference format")
     if not _is_domain(domain):
-        if not _is_path(domain.lower()):
+        if not is_path(domain.lower()):
             raise UsageError("invalid reference format")
         if domain.lower() != domain:
             raise UsageError("repository name must be lowercase")
@@ -80,33 +78,56 @@ def parse(text: str) -> Reference:
     return Reference(domain, path, tag, digest)
 
 
-# Plain words need no regular expression, whose compilation takes longer than all else here.
+def is_path(text: str) -> bool:
+    """Whether `text` can be a repository's path: words of small letters and digits, between them slashes and `.`,
+    `_`, `__` or dashes."""
+    text = text.replace("__", "_")
+    while "--" in text:
+        text = text.replace("--", "-")
+    words = text.translate(_SEPARATORS).split("/")
+    return all(_is_word(word) and word == word.lower() for word in words)
 
 
-def _is_path(text: str) -> bool:
-    separated = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-    return all(
-        (_is_word(part) and part == part.lower()) or re.fullmatch(separated, part) for part in text.split("/")
-    )
+_SEPARATORS = str.maketrans("._-", "///")
 
 
-def _is_tag(text: str) -> bool:
-    return len(text) <= 128 and (
-        _is_word(text) or re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", text) is not None
-    )
+def is_tag(text: str) -> bool:
+    words = text.translate(_IN_TAGS)
+    return len(text) <= 128 and _is_word(words) and text[0] not in ".-"
+
+
+_IN_TAGS = str.maketrans("_.-", "aaa")
 
 
 def _is_domain(text: str) -> bool:
-    label = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-    domain = rf"(?:{label}(?:\.{label})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-    return text == _DEFAULT_DOMAIN or re.fullmatch(domain, text) is not None
+    """Whether `text` can be a host, perhaps with a port: labels between dots, or an IPv6 address in brackets."""
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon:
+        host = text
+    elif not (port.isascii() and port.isdigit()):
+        return False
+    if host.startswith("[") and host.endswith("]"):
+        return len(host) > 2 and not host[1:-1].strip("0123456789abcdefABCDEF:")
+    labels = host.split(".")
+    return all(_is_word(label.replace("-", "a")) and label.strip("-") == label for label in labels)
 
 
 def _is_word(text: str) -> bool:
     return text.isascii() and text.isalnum()
 
 
-_DIGEST = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+def _has_digest_shape(text: str) -> bool:
+    """Whether `text` is words that begin with a letter, then a colon and at least 32 hex digits."""
+    algorithm, _, encoded = text.partition(":")
+    words = algorithm.translate(_IN_ALGORITHMS).split("-")
+    return (
+        all(_is_word(word) and word[0].isalpha() for word in words)
+        and len(encoded) >= 32
+        and not encoded.strip("0123456789abcdefABCDEF")
+    )
+
+
+_IN_ALGORITHMS = str.maketrans("_+.", "---")
 
 
 def _split_domain(text: str) -> tuple[str, str]:
@@ -128,7 +149,8 @@ def _check_digest(digest: str) -> None:
     algorithm, _, encoded = digest.partition(":")
     length = {"sha256": 64, "sha384": 96, "sha512": 128}.get(algorithm)
     if length is None:
-        is_shaped = re.fullmatch("[a-z0-9]+(?:[.+_-][a-z0-9]+)*", algorithm)
+        words = algorithm.translate(_IN_ALGORITHMS).split("-")
+        is_shaped = all(_is_word(word) and word == word.lower() for word in words)
         raise UsageError("unsupported digest algorithm" if is_shaped else "invalid checksum digest format")
     if len(encoded) != length:
         raise UsageError("invalid checksum digest length")

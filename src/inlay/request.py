@@ -5,10 +5,8 @@ The notation is docker buildx's: comma separated fields, a field in double quote
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import UsageError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from inlay.content import ContentStore
 from inlay.errors import UsageError
 from inlay.rootless import mapping_name
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
     from inlay.snapshot.snapshotter import Snapshotter
@@ -61,7 +60,7 @@ class Store:
             raise UsageError(
                 f"cannot keep state in {self.root}: {reason}; choose another folder with --root"
             ) from error
-        self._share_lease()
+        self.share_lease()
         self._check_version()
         self.content = ContentStore(self.root)
         self._sweep()
@@ -84,7 +83,8 @@ class Store:
             self._cache.close()
         os.close(self._lease)
 
-    def _share_lease(self) -> None:
+    def share_lease(self) -> None:
+        """Let other builds in; wait for those that want to be alone."""
         try:
             fcntl.flock(self._lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,21 +103,16 @@ class Store:
 
             sweep_cache_folders(self.root)
 
-    @contextmanager
-    def alone(self, *, wait: bool) -> Iterator[bool]:
-        """Keep all builds out of the block. Without `wait`: only if there are none; gives whether that is so."""
+    def take_lease(self, *, wait: bool) -> bool:
+        """Keep all builds out until `share_lease`. Without `wait`: only if there are none; tells whether so."""
         try:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
         except BlockingIOError:
-            held = wait
-            if wait:
-                self._warn("waiting for the builds that run to end")
-                fcntl.flock(self._lease, fcntl.LOCK_EX)
-        try:
-            yield held
-        finally:
-            fcntl.flock(self._lease, fcntl.LOCK_SH)  # what was tried may have let go of it
+            if not wait:
+                return False
+            self._warn("waiting for the builds that run to end")
+            fcntl.flock(self._lease, fcntl.LOCK_EX)
+        return True
 
     def _check_version(self) -> None:
         version = os.pread(self._lease, 32, 0).decode(errors="replace").strip()
@@ -133,7 +128,7 @@ class Store:
     def layers(self) -> sqlite3.Connection:
         """The table of layers (see `refs`). A broken file is moved aside: what it named is made again."""
         if self._layers is None:
-            import sqlite3
+            import _sqlite3 as sqlite3
 
             path = f"{self.root}/layers.db"
             try:
@@ -179,7 +174,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    import sqlite3
+    import _sqlite3 as sqlite3
 
     from inlay.refs.table import SCHEMA
 

@@ -14,13 +14,16 @@ but importing asyncio costs more than a whole build in which everything is cache
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
-import threading
-from collections import deque
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+import _thread
+import sys
+from _collections import deque  # type: ignore[import-not-found]
+from _queue import Empty, SimpleQueue
+
+from inlay.typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
+    from typing import Any
 
 T = TypeVar("T")
 
@@ -128,7 +131,7 @@ class _Loop:
         self.finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.live: set[Task[Any]] = set()
-        self.threads: list[threading.Thread] = []
+        self.threads: list[Callable[[], object]] = []
         self.idle = 0
         self.outstanding = 0
 
@@ -184,9 +187,7 @@ class _Loop:
         if self.idle:
             self.idle -= 1
             return
-        thread = threading.Thread(target=self._work, name=f"inlay-{len(self.threads)}", daemon=True)
-        self.threads.append(thread)
-        thread.start()
+        self.threads.append(start_thread(self._work))
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
@@ -205,11 +206,35 @@ class _Loop:
             self.until(lambda: not self.live and not self.outstanding)
         for _ in self.threads:
             self.jobs.put(None)
-        for thread in self.threads:
-            thread.join()
+        for join in self.threads:
+            join()
 
 
-_local = threading.local()
+def start_thread(function: Callable[[], None]) -> Callable[[], object]:
+    """Call `function`, which raises nothing, on another thread; return what waits for its end.
+
+    `threading` takes 2 ms to import. Where somebody has done that (a program that uses inlay, a debugger), it is
+    used, so that they see the thread.
+    """
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        thread = threading.Thread(target=function, name="inlay", daemon=True)
+        thread.start()
+        return cast("Callable[[], object]", thread.join)
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def work() -> None:
+        try:
+            function()
+        finally:
+            ended.release()
+
+    _thread.start_new_thread(work, ())
+    return ended.acquire
+
+
+_local = _thread._local()
 
 
 def _loop() -> _Loop:
@@ -248,8 +273,6 @@ def _defer_signals(loop: _Loop) -> Callable[[], None]:
     counted that no thread has got, and the loop would wait for it without end. A second signal is not deferred:
     a step may be in the middle of something that does not end.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
     before = {number: _signal.getsignal(number) for number in _ENDING}
     told: set[int] = set()
 
@@ -262,8 +285,11 @@ def _defer_signals(loop: _Loop) -> Callable[[], None]:
             loop.finished.put(lambda: handler(number, None))
 
     deferred = [number for number in _ENDING if callable(before[number])]
-    for number in deferred:
-        _signal.signal(number, handle)
+    try:
+        for number in deferred:
+            _signal.signal(number, handle)
+    except ValueError:
+        return lambda: None  # only the main thread may, and only it is interrupted
 
     def restore() -> None:
         for number in deferred:

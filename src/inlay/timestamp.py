@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-
-_SHAPE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:Z|([+-])(\d\d):(\d\d))\Z"
-)
 
 GO_ZERO = "0001-01-01T00:00:00Z"
 """Go's zero time: what BuildKit writes where it has lost a time."""
@@ -28,17 +23,38 @@ def format_ns(ns: int) -> str:
 
 def parse_ns(text: str) -> int | None:
     """Nanoseconds since the epoch, of any zone; None for what is no such time."""
-    match = _SHAPE.match(text)
-    if not match:
+    parts = (text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19])
+    if text[4:17:3] != "--T::" or len(parts[5]) != 2 or not all(map(_is_number, parts)):
         return None
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    year, month, day, hour, minute, second = map(int, parts)
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):
         return None
-    seconds = ((days_before(year, month) + day - 1) * 24 + hour) * 3600 + minute * 60 + second
-    if match[8]:
-        offset = int(match[9]) * 3600 + int(match[10]) * 60
-        seconds += -offset if match[8] == "+" else offset
-    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
+    zone = text[19:]
+    fraction = ""
+    if zone.startswith("."):
+        fraction, zone = zone[1:], zone[1:].lstrip("0123456789")
+        fraction = fraction.removesuffix(zone)
+        if not fraction:
+            return None
+    offset = _offset_s(zone)
+    if offset is None:
+        return None
+    seconds = ((days_before(year, month) + day - 1) * 24 + hour) * 3600 + minute * 60 + second - offset
+    return seconds * 10**9 + int(fraction[:9].ljust(9, "0"))
+
+
+def _offset_s(zone: str) -> int | None:
+    """Seconds that `Z` or `+hh:mm` is ahead of UTC."""
+    if zone == "Z":
+        return 0
+    if len(zone) != 6 or zone[0] not in "+-" or zone[3] != ":" or not _is_number(zone[1:3] + zone[4:]):
+        return None
+    seconds = int(zone[1:3]) * 3600 + int(zone[4:]) * 60
+    return seconds if zone[0] == "+" else -seconds
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def now_ns() -> int:

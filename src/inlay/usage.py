@@ -9,21 +9,21 @@ from __future__ import annotations
 import glob
 import json
 import os
-from typing import TYPE_CHECKING, Any
 
 from inlay.actions.cachemounts import cache_folders
 from inlay.errors import ContentError
 from inlay.layout import IMAGE_NAME, MANIFEST_LIMIT, LayoutFolder
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import INDEXES, MANIFESTS, REF_NAME
 from inlay.oci.image import Index, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag
 from inlay.refs.table import LayerRow
 from inlay.snapshot.snapshotter import LayerDirs
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from inlay.content import BlobInfo
     from inlay.oci.descriptor import Descriptor

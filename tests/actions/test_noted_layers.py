@@ -22,7 +22,7 @@ from inlay.actions.file import plan_action
 from inlay.actions.fileop import chain, perform, read_by
 from inlay.actions.noting import NotedLayer, Unnoted
 from inlay.actions.writing import WritableTree
-from inlay.archive.compression import Gzip, Uncompressed
+from inlay.archive.codecs import Gzip, Uncompressed
 from inlay.archive.diff import layer_entries
 from inlay.archive.packing import Stopped, pack_layer
 from inlay.archive.sourcefile import Sources

@@ -19,16 +19,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.archive.compression import (
-    BLOCK_SIZE,
-    BlobWriter,
-    Codec,
-    Gzip,
-    Uncompressed,
-    Zstd,
-    decompress,
-    detect,
-)
+from inlay.archive.codecs import Codec, Gzip, Uncompressed, Zstd
+from inlay.archive.compression import BLOCK_SIZE, BlobWriter, decompress, detect
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
 

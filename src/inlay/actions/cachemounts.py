@@ -13,14 +13,13 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
 
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.llb.ops import LOCKED, PRIVATE
-from inlay.namedtuple import NamedTuple
 from inlay.snapshot.snapshotter import lock_unused
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,6 @@ goes depends on whether it is a folder and on what is at the destination.
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.actions.entries import (
     FILE,
@@ -22,8 +21,8 @@ from inlay.archive.sourcefile import SourceFile
 from inlay.archive.tree import Entry, shown
 from inlay.archive.walking import has_exceptions, may_match_below
 from inlay.errors import SolveError
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, clean
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import os

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import SolveError
 from inlay.llb.ops import NETWORK_HOST, SECURITY_INSECURE, ExecOp
 from inlay.request import ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

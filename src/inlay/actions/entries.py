@@ -9,11 +9,10 @@ Paths are absolute in the tree, without links above their last part; `str`, as i
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.archive.tree import shown
 from inlay.errors import SolveError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import os

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from inlay.actions.foreign import check_runnable
 from inlay.actions.mounts import StepMounts
@@ -14,6 +13,7 @@ from inlay.executor.executor import Cancellation, ProcessSpec, Ulimit
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, SECURITY_INSECURE, ExecOp, Meta
 from inlay.progress.events import Log
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.actions.chmod import parse_mode
 from inlay.actions.copying import CopyOptions, plan_copy
@@ -13,6 +12,7 @@ from inlay.archive.walking import glob
 from inlay.errors import SolveError
 from inlay.llb.ops import Copy, MakeDirectory, MakeFile, Symlink
 from inlay.patterns import clean
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

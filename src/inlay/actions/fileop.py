@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.actions.copying import CopyOptions, plan_copy
 from inlay.actions.entries import Destination
@@ -18,6 +17,7 @@ from inlay.progress.events import Warned
 from inlay.refs.ref import SCRATCH, Ref
 from inlay.tasks import in_thread
 from inlay.timestamp import now_ns
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

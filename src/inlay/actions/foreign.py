@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError, SourceError
 from inlay.platform import host, normalise
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.archive.tree import Tree

@@ -7,17 +7,16 @@ same is made of the form that there is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.actions.fileop import chain
 from inlay.actions.worker import Forms
 from inlay.errors import SolveError
 from inlay.llb.ops import EMPTY, ExecOp, FileOp
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.llb.graph import Definition, Vertex
 
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import SolveError
 from inlay.executor.executor import Bind, Tmpfs
 from inlay.llb.ops import BIND, CACHE, EMPTY, NO_OUTPUT, SECRET, SSH, TMPFS, ExecOp
 from inlay.refs.ref import SCRATCH, Ref
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

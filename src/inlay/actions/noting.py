@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.actions.entries import FILE, FOLDER, HARD_LINK, REMOVAL, SYMLINK, PlannedEntry
 from inlay.archive.diff import buildkit_xattrs
 from inlay.archive.planned import LayerStack, PlannedFile, PlannedLayer
 from inlay.archive.sourcefile import SourceFile
 from inlay.archive.treedigest import xattr_counts
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

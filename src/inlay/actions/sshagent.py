@@ -11,11 +11,11 @@ import os
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.actions.secrets import agent_paths
 from inlay.errors import SolveError
 from inlay.executor.memory import memory_files
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subprocess import Popen

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TYPE_CHECKING
-
 from inlay.errors import BlobLost, ContentError, RegistryError, SolveError, system_error
 from inlay.llb.keys import cache_map
 from inlay.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, SourceOp
@@ -13,6 +10,7 @@ from inlay.refs.ref import ContextRef, Ref
 from inlay.solver.keys import CacheInput, CacheMap
 from inlay.solver.vertex import Edge
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -126,6 +124,8 @@ class Step:
             return SolveError(str(error), step=self.vertex.name, location=self.vertex.location)
         if error.location is not None:
             return error
+        from copy import copy
+
         located = copy(error)
         located.step = error.step or self.name
         located.location = self.vertex.location

@@ -7,7 +7,8 @@ of it is shown when the step fails.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

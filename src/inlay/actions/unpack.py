@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.actions.entries import (
     FILE,
@@ -29,6 +28,7 @@ from inlay.archive.tree import shown
 from inlay.archive.untar import TarReader
 from inlay.errors import ContentError, SolveError
 from inlay.patterns import clean
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import CacheError
 from inlay.llb.ops import ExecOp
-from inlay.namedtuple import NamedTuple
 from inlay.refs.ref import ContextRef, Ref
 from inlay.tasks import Limiter, Task, in_thread, spawn
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.actions.cachemounts import CacheMounts
     from inlay.actions.secrets import Secrets
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.archive.tree import Tree
     from inlay.executor.executor import Executor
     from inlay.llb.graph import Vertex

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from inlay.actions.entries import FILE, FOLDER, HARD_LINK, NODE, REMOVAL, SYMLINK, PlannedEntry
 from inlay.archive.rooted import remove_tree
@@ -17,6 +16,7 @@ from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
 from inlay.rootless import change_owner, in_user_namespace
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

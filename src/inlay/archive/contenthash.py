@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.archive.tree import reason, shown
 from inlay.archive.treedigest import folder_digest, leaf_digest, not_found, tree_digest
 from inlay.archive.walking import has_exceptions, leads_on, may_match_below, split_wildcards
 from inlay.digest import EMPTY, Digest
 from inlay.errors import SourceError
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, clean, go_match
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from functools import partial
-from typing import TYPE_CHECKING
 
 from inlay.archive import whiteout
 from inlay.archive.tar import (
@@ -24,6 +23,7 @@ from inlay.archive.tar import (
     SYMLINK,
     Entry,
 )
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

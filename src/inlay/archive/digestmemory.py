@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
-from hashlib import sha256
-from typing import TYPE_CHECKING
+
+from inlay.digest import sha256
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

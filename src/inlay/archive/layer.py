@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from inlay.archive import whiteout
 from inlay.archive.filecopy import copy_data
@@ -19,8 +18,8 @@ from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, 
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest
 from inlay.errors import ContentError, SolveError, UnsafeArchive
-from inlay.namedtuple import NamedTuple
 from inlay.rootless import change_owner, in_user_namespace
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.archive.contenthash import absolute
 from inlay.archive.treedigest import settled
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

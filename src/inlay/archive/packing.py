@@ -11,21 +11,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.archive.compression import BlobWriter
 from inlay.archive.diff import buildkit_xattrs
 from inlay.archive.layer import apply_entries
 from inlay.archive.tar import FILE, TarWriter
 from inlay.errors import ContentError, InlayError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import Descriptor
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from threading import Event
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.archive.tar import Entry
     from inlay.content import ContentStore, Ingest
     from inlay.digest import Digest

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import stat as mode_bits
 from functools import partial
-from typing import TYPE_CHECKING
 
 from inlay.archive.diff import KINDS
 from inlay.archive.sourcefile import OpenFolders, SourceFile
 from inlay.archive.tar import HARD_LINK, Entry
 from inlay.archive.tree import MAX_LINKS, components, shown
 from inlay.errors import SourceError
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,10 +9,9 @@ are needed, sorted. So a layer's diff id depends on the tree alone, and is Build
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.errors import ContentError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

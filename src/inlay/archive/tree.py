@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat as mode_bits
-from operator import itemgetter
-from typing import TYPE_CHECKING
+from _operator import itemgetter
 
 from inlay.errors import SourceError
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

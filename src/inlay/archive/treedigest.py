@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import os
 import stat as mode_bits
-from collections import deque
-from hashlib import sha256
+from _collections import deque  # type: ignore[import-not-found]
 from time import time_ns
-from typing import TYPE_CHECKING, TypeAlias, cast
 
 from inlay.archive.tree import shown
-from inlay.digest import EMPTY
+from inlay.digest import EMPTY, sha256
 from inlay.errors import SourceError
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from threading import Thread
+    from typing import TypeAlias
 
     from inlay.archive.tree import Folder, Place, Tree
 
@@ -223,7 +223,7 @@ class _File:
         self._error: Exception | None = None
         self._fd = fd = tree.open(folder, name)
         try:
-            self._hash = sha256(header(stat, tree.owner(stat), xattrs=tree.xattrs_of(fd)))
+            self._hash = sha256(header(stat, tree.owner(stat), xattrs=tree.xattrs_of(fd)), size=stat.st_size)
         except BaseException:
             os.close(fd)
             raise

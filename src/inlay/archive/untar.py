@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.archive.tar import (
     BLOCK,
@@ -24,6 +23,7 @@ from inlay.archive.tar import (
     Entry,
 )
 from inlay.errors import ContentError
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import stat as mode_bits
-from typing import TYPE_CHECKING
 
 from inlay.archive.tree import shown
 from inlay.errors import SolveError, UsageError
 from inlay.patterns import clean, go_match, join
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,19 +9,19 @@ fixed by sorting, so that equal caches are equal bytes (BuildKit: cache/remoteca
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from _collections_abc import Mapping
 
-from inlay.digest import is_digest
+from inlay import json
+from inlay.digest import is_digest, text_sha256
 from inlay.errors import CacheError
-from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Chain, RecordNode
 from inlay.timestamp import GO_ZERO, parse_ns
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from inlay.oci.descriptor import Descriptor
     from inlay.solver.keys import RecordGraph
@@ -74,7 +74,7 @@ class CacheConfig(NamedTuple):
 
 def encode(value: object) -> bytes:
     """Write JSON as Go does; digests and times hold nothing that Go would escape."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json.dumps(value).encode()
 
 
 def _layer_json(layer: CacheLayer) -> dict[str, Any]:
@@ -176,9 +176,8 @@ def _sorted_nodes(graph: RecordGraph) -> list[int]:
 
 
 def _structure(digest: str, inputs: list[tuple[int, list[tuple[str, str]], list[str]]]) -> str:
-    import hashlib
 
-    return hashlib.sha256(repr((digest, inputs)).encode()).hexdigest()
+    return text_sha256(repr((digest, inputs)).encode()).hexdigest()
 
 
 # -- from JSON -------------------------------------------------------------------------------------------

@@ -8,11 +8,7 @@ last result that it leads to. What is left is a whole cache of fewer steps.
 
 from __future__ import annotations
 
-from collections import Counter
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
-
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Sequence
@@ -65,6 +61,9 @@ def _least_first(graph: RecordGraph, targets: Collection[int]) -> list[int]:
             nodes.setdefault(_digests(node.results[0][0]), []).append(at)
     own = {_digests(part) for at in targets for chain, _ in graph[at].results[:1] for part in chain.chains()}
     below = {layers: _nearest_below(layers, nodes) for layers in nodes}
+    from collections import Counter
+    from heapq import heapify, heappop, heappush
+
     standing = Counter(below.values())
     tops = [
         (_top_size(graph, nodes[layers]), layers)

@@ -8,19 +8,17 @@ Whatever is wrong with it becomes one warning, and the build goes on without it.
 
 from __future__ import annotations
 
-import contextlib
-from functools import partial
-from typing import TYPE_CHECKING
+import _thread
 
 from inlay.cache.config import graph_of, parse_config
 from inlay.cache.inline import import_inline
 from inlay.errors import CacheError, InlayError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CACHE_CONFIG, INDEXES, MANIFESTS
 from inlay.oci.image import ImageConfig, Index, Manifest
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
-from inlay.tasks import in_thread
+from inlay.tasks import in_thread, start_thread
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -74,7 +72,7 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
             if (cache := _cache_manifest(top)) is not None:
                 return [Imported(_read_config(place, *cache))]
             return [
-                Imported(graph, partial(_beside, option, places, manifest.digest, emit))
+                Imported(graph, _beside_of(option, places, manifest.digest, emit))
                 for manifest, _, graph in _inline_graphs(
                     place, top, lambda said: view.warn(f"cache {name} is not used: {said}")
                 )
@@ -86,28 +84,33 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
         return []
 
 
-@contextlib.contextmanager
-def _deadline(option: Option) -> Iterator[Abort | None]:
+class _deadline:  # noqa: N801 - reads as a function
     """What ends the calls to a registry that takes too long; for other places nothing is needed."""
-    if option.type != "registry":
-        yield None
-        return
-    from threading import Timer
 
-    from inlay.registry.dial import Abort
+    def __init__(self, option: Option) -> None:
+        self._is_needed = option.type == "registry"
+        self._abort: Abort | None = None
+        self._ended = _thread.allocate_lock()
 
-    abort = Abort()
-    timer = Timer(TIMEOUT_S, abort)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield abort
-    except InlayError as error:
-        if abort.is_raised:
+    def __enter__(self) -> Abort | None:
+        if self._is_needed:
+            from inlay.registry.dial import Abort
+
+            self._abort = Abort()
+            self._ended.acquire()
+            start_thread(self._watch)
+        return self._abort
+
+    def _watch(self) -> None:
+        if not self._ended.acquire(timeout=TIMEOUT_S) and self._abort is not None:
+            self._abort()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._abort is None:
+            return
+        self._ended.release()
+        if isinstance(error, InlayError) and self._abort.is_raised:
             raise CacheError(f"it did not come within {TIMEOUT_S:.0f} s") from error
-        raise
-    finally:
-        timer.cancel()
 
 
 def _place(option: Option, places: Places, abort: Abort | None) -> tuple[Place, str]:
@@ -154,6 +157,12 @@ def _inline_graphs(
             continue
         if graph is not None:
             yield manifest, config, graph
+
+
+def _beside_of(
+    option: Option, places: Places, image: Digest, emit: Callable[[Event], None]
+) -> Callable[[], list[RecordGraph]]:
+    return lambda: _beside(option, places, image, emit)
 
 
 def _beside(

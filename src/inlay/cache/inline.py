@@ -8,13 +8,13 @@ of a result that is no such row (BuildKit: cache/remotecache/inline/inline.go).
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING
 
 from inlay.cache.config import NO_PARENT, config_of, encode, graph_of, parse_records
 from inlay.errors import CacheError
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
 from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED
 from inlay.timestamp import GO_ZERO, parse_ns
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

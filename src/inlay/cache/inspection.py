@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.cache.imports import find_caches
 from inlay.errors import CacheError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import DESCRIPTION
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

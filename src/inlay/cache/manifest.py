@@ -7,12 +7,9 @@ layers that are not the image's own, is the former with the image as its `subjec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from inlay.cache.config import described_config, encode
 from inlay.digest import Digest
 from inlay.errors import UsageError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import (
     CACHE_CONFIG,
     CREATED_AT,
@@ -28,9 +25,11 @@ from inlay.oci.descriptor import (
     UNCOMPRESSED,
     Descriptor,
 )
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from inlay.solver.keys import RecordGraph
 

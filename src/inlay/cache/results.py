@@ -6,17 +6,17 @@ default, only the targets' are; other records get theirs if they are packed alre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
-
 from inlay.tasks import gather, spawn
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Literal
 
     from inlay.solver.export import Export
     from inlay.solver.keys import CacheRecord, Chain, RecordGraph
 
-Mode = Literal["min", "max"]
+    Mode = Literal["min", "max"]
 
 
 class ChainOf(Protocol):

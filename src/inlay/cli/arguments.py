@@ -7,13 +7,12 @@ texts are the only ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from inlay.namedtuple import NamedTuple
 from inlay.request import parse_bool
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 
 class Parsed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from inlay import rootless
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
@@ -24,6 +23,7 @@ from inlay.request import (
     pushing,
     with_inline_cache,
 )
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from inlay.cli.table import short, table
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
 from inlay.request import BuildRequest, Option, parse_cache_from, parse_pair
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

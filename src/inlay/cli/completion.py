@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from inlay.cli import COMMANDS, parser_for
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from inlay.cli.build import add_arguments, request_of
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

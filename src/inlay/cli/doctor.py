@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

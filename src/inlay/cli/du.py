@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from inlay.cli.table import ago, short, table
 from inlay.progress.plain import size_text
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

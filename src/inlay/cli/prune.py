@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
 from inlay.request import parse_age, parse_bool, parse_size
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

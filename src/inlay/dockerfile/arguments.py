@@ -6,11 +6,11 @@ surrogates for bytes that are not UTF-8; where BuildKit looks at single bytes, s
 
 from __future__ import annotations
 
-import re
-
+from inlay import json
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote, valid
-from inlay.namedtuple import NamedTuple
+from inlay.regexp import regexp
+from inlay.typing import NamedTuple
 
 
 class Arguments(NamedTuple):
@@ -20,12 +20,21 @@ class Arguments(NamedTuple):
     is_json: bool = False
 
 
-_BLANKS = re.compile(r"[\t\v\f\r ]+")
+_BLANKS = "\t\v\f\r "
+_TO_SPACES = str.maketrans(_BLANKS, " " * len(_BLANKS))
+
+
+def _split_once(text: str) -> list[str]:
+    """The first word and, if there are blanks behind it, the rest."""
+    for at, char in enumerate(text):
+        if char in _BLANKS:
+            return [text[:at], text[at:].lstrip(_BLANKS)]
+    return [text]
 
 
 def split_instruction(line: str, escape: str) -> tuple[str, tuple[str, ...], str]:
     """Split a line into the instruction's name as written, its flags, and the rest."""
-    name, *rest = _BLANKS.split(line.strip(SPACE), maxsplit=1)
+    name, *rest = _split_once(line.strip(SPACE))
     if not rest:
         return name, (), ""
     flags, text = _split_flags(rest[0], escape)
@@ -108,7 +117,11 @@ def _unquoted(flag: str, escape: str) -> str:
 
 def split_blanks(text: str) -> Arguments:
     """FROM, EXPOSE: words between blanks, quotes without meaning."""
-    return Arguments(tuple(_BLANKS.split(text)) if text else ())
+    if not text:
+        return Arguments()
+    first, *others = text.translate(_TO_SPACES).split(" ")
+    last = [] if not others or others[-1] else [""]
+    return Arguments((first, *filter(None, others), *last))
 
 
 def whole(text: str) -> Arguments:
@@ -144,7 +157,7 @@ def names_and_values(text: str, escape: str, instruction: str) -> Arguments:
     if not words:
         return Arguments()
     if "=" not in words[0]:
-        name, *value = _BLANKS.split(text, maxsplit=1)
+        name, *value = _split_once(text)
         if not value:
             raise DockerfileError(f"{instruction} must have two arguments")
         return Arguments((name, value[0], ""))
@@ -182,13 +195,13 @@ def _json_strings(text: str) -> tuple[str, ...] | None:
     text = text.lstrip(SPACE)
     if not text.startswith("["):
         return None
-    import json
-
     try:
         values = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        from json import JSONDecodeError
+
+        if isinstance(error, JSONDecodeError):
+            return None
         values = [None]
     if all(isinstance(value, str) for value in values):
         return tuple(map(valid, values))
@@ -212,7 +225,7 @@ def _is_json_list(text: str) -> bool:
 
     Python's reader also takes `NaN` and `Infinity`, and refuses long numbers and deep lists.
     """
-    token_at = re.compile(_TOKEN).match
+    token_at = regexp(_TOKEN).match
     closers: list[str] = []
     expected = "value"
     at = 0

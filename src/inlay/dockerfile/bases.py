@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go, `buildDispatchStates` t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.contexts import find_named_context
 from inlay.dockerfile.drafts import SourceDraft
@@ -25,6 +23,7 @@ from inlay.llb.graph import Notes
 from inlay.platform import format_platform, normalise
 from inlay.platform import parse as parse_platform
 from inlay.reference import parse as parse_reference
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,13 +5,12 @@ BuildKit: frontend/dockerfile/dockerfile2llb/{platform,convert,validations}.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.outlines import OutlineArg
 from inlay.errors import DockerfileError, UsageError
 from inlay.llb.ops import ProxyEnv
 from inlay.platform import format_platform
 from inlay.reference import parse as parse_reference
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

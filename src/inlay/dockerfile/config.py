@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go and convert_expose.go, `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.copy import read_owner
 from inlay.dockerfile.drafts import FileDraft
 from inlay.dockerfile.literals import format_duration, is_signal
@@ -18,6 +16,7 @@ from inlay.gotext import quote
 from inlay.llb.graph import Notes
 from inlay.llb.ops import MakeDirectory
 from inlay.patterns import clean, join
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,7 @@ BuildKit: frontend/dockerui/{context,namedcontext,config}.go.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
+from inlay import json
 from inlay.dockerfile.drafts import FileDraft, SettledDraft, SourceDraft
 from inlay.dockerfile.ignore import parse_ignore
 from inlay.dockerfile.image import Image
@@ -19,10 +17,10 @@ from inlay.gotext import quote
 from inlay.llb import gojson
 from inlay.llb.graph import Notes
 from inlay.llb.ops import Copy, SourceOp
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import clean, join
 from inlay.platform import format_platform, normalise
 from inlay.reference import parse as parse_reference
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile import bases, buildargs, config
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.contexts import main_context
@@ -21,9 +19,9 @@ from inlay.dockerfile.stages import StageList
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import PatternMatcher, join
 from inlay.platform import Platform, format_platform, normalise
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert_copy.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.drafts import FileDraft, MergeDraft
 from inlay.dockerfile.literals import check_digest, check_mode, parse_int
 from inlay.dockerfile.options import MERGE
@@ -17,8 +15,8 @@ from inlay.gotext import quote
 from inlay.llb.graph import Notes, ProgressGroup
 from inlay.llb.keys import has_wildcard
 from inlay.llb.ops import Copy, MakeFile, Owner, User
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import clean, join
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

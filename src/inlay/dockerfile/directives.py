@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 _NAMES = ("syntax", "escape", "check")
@@ -106,7 +106,7 @@ def _find(text: bytes, line: int, name: str, marker: str) -> Directive | None:
 def _json_syntax(text: bytes, line: int) -> Directive | None:
     if not text.lstrip().startswith(b"{"):
         return None
-    import json
+    from inlay import json
 
     try:
         value = json.loads(text.decode(errors="replace"))

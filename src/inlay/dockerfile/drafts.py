@@ -7,8 +7,6 @@ those that the target needs into vertices (BuildKit: client/llb's states and `Ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import DockerfileError
 from inlay.llb.graph import NO_NOTES, Definition, Edge, Notes, Vertex, define
 from inlay.llb.ops import (
@@ -28,7 +26,7 @@ from inlay.llb.ops import (
     SourceOp,
     User,
 )
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

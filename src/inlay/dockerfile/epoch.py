@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/epoch.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.contexts import find_context_by_name, main_context
 from inlay.dockerfile.drafts import SourceDraft, settle
@@ -16,6 +14,7 @@ from inlay.dockerfile.stages import SCRATCH
 from inlay.errors import DockerfileError
 from inlay.llb.graph import NO_NOTES
 from inlay.llb.ops import SourceOp
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

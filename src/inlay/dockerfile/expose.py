@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.literals import parse_int, parse_ip
 from inlay.gotext import quote
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.dockerfile.instructions import Expose

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Final
 
 BOOL: Final = 0
 TEXT: Final = 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion, Result, Source
@@ -13,7 +11,7 @@ from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.linter import Linter, LintOptions, LintWarning
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError, Location
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from inlay.dockerfile.options import ConvertOptions

@@ -14,8 +14,8 @@ import re
 
 from inlay.errors import DockerfileError
 from inlay.gotext import quote, valid
-from inlay.namedtuple import NamedTuple
 from inlay.patterns import join
+from inlay.typing import NamedTuple
 
 
 class GitUrl(NamedTuple):

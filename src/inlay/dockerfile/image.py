@@ -6,14 +6,14 @@ A config is read into the fields that BuildKit knows (the rest is lost, as there
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
+from inlay import json
 from inlay.llb import gojson
 from inlay.platform import Platform
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMENT = "buildkit.dockerfile.v0"

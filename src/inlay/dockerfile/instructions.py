@@ -8,8 +8,6 @@ BuildKit: frontend/dockerfile/instructions. Errors are `DockerfileError` with a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from inlay.dockerfile.flags import BOOL, LIST, TEXT, Flags
 from inlay.dockerfile.literals import format_duration, parse_duration, parse_int
 from inlay.dockerfile.mounts import check_device, check_mount
@@ -17,10 +15,11 @@ from inlay.dockerfile.parser import chomp_heredoc, parse_heredoc
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, Location
 from inlay.gotext import SPACE, quote
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from inlay.dockerfile.linter import Linter
     from inlay.dockerfile.parser import Heredoc, Node, ParseResult

@@ -5,12 +5,10 @@ BuildKit: frontend/dockerfile/linter. A rule is a row of text; the checks stand 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.literals import parse_bool
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from inlay.dockerfile.literals import parse_bool, parse_csv, parse_size, parse_uint
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
 from inlay.gotext import quote
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARINGS = ("shared", "private", "locked")

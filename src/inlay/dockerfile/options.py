@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
 from inlay.dockerfile.linter import LintOptions
 from inlay.dockerfile.literals import (
     check_cpuset,
@@ -17,8 +15,8 @@ from inlay.dockerfile.literals import (
 from inlay.errors import UsageError
 from inlay.llb.graph import Resources
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, NETWORK_SANDBOX, HostIP, Ulimit
-from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform, normalise, parse
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

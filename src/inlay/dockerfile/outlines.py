@@ -5,9 +5,7 @@ BuildKit: frontend/dockerfile/dockerfile2llb/outline.go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from inlay.errors import Location

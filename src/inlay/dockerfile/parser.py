@@ -20,15 +20,13 @@ BuildKit names, which may be 0.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile import arguments
 from inlay.dockerfile.directives import BOM, DirectiveReader
 from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, Location
 from inlay.gotext import SPACE
-from inlay.namedtuple import NamedTuple
+from inlay.regexp import regexp
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,9 +288,12 @@ def _heredocs(line: str) -> Iterator[Heredoc]:
             yield heredoc
 
 
+_HEREDOC = regexp(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)")
+
+
 def parse_heredoc(word: str) -> Heredoc | None:
     """Read a word such as `2<<-"EOF"`; None if it is none. Raises `DockerfileError` for an open quote."""
-    match = re.fullmatch(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)", word)
+    match = _HEREDOC.fullmatch(word) if "<<" in word else None
     if not match or not match[3]:
         return None
     words = Lexer("\\", skip_unset=True).split(match[3], {})
@@ -316,4 +317,4 @@ def _quotes(word: str) -> int:
 
 def chomp_heredoc(content: str) -> str:
     """Drop the tabs that begin each line."""
-    return re.sub(r"(?m)^\t+", "", content)
+    return regexp(r"(?m)^\t+").sub("", content)

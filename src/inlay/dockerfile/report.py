@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
 
 from inlay.dockerfile.contexts import check_context
 from inlay.dockerfile.conversion import Conversion
@@ -17,10 +16,11 @@ from inlay.dockerfile.instructions import read_stages
 from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.parser import parse
 from inlay.errors import DockerfileError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from inlay.dockerfile.linter import LintWarning
     from inlay.dockerfile.options import ConvertOptions

@@ -5,8 +5,6 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go `dispatchRun`, convert_{
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.copy import inline_file
 from inlay.dockerfile.drafts import DraftMount, ExecDraft, FileDraft
 from inlay.dockerfile.image import DEFAULT_PATH
@@ -19,6 +17,7 @@ from inlay.llb import ops
 from inlay.llb.graph import Notes
 from inlay.llb.keys import base_name
 from inlay.patterns import clean, join
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.dockerfile.conversion import Conversion

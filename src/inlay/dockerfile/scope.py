@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.shell import ExpansionError
 from inlay.platform import Platform, format_platform, normalise, parse
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +68,10 @@ class Scope:
     ) -> str:
         """The instruction as progress shows it: its first word in upper case, variables expanded."""
         text = source or self.source
-        with contextlib.suppress(ExpansionError):
+        try:  # noqa: SIM105 - contextlib is not worth its import
             text = (lexer or self.conversion.lexer).expand(text, self.env if env is None else env).text
+        except ExpansionError:
+            pass  # it is shown as it was written
         name, space, rest = text.partition(" ")
         return name.upper() + space + rest
 

@@ -10,13 +10,9 @@ U+FFFD. Every failure is an `ExpansionError` without location.
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
 from inlay.errors import DockerfileError
 from inlay.gotext import SPACE, quote, valid
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,12 +76,6 @@ class Lexer(NamedTuple):
 
 _SPECIAL = frozenset("$'\"<")
 """What makes a word more than its text, besides the escape character."""
-
-
-@lru_cache(maxsize=64)
-def _ordinary(special: str) -> re.Pattern[str]:
-    """Matches a run of characters none of which is in `special`."""
-    return re.compile(f"[^{re.escape(special)}]+")
 
 
 class _Words:
@@ -169,20 +159,26 @@ class _Reading:
         self.at += 1
         return char
 
+    def _ordinary(self, special: frozenset[str]) -> str:
+        """Read what comes before the next of the `special` characters; empty where one is next."""
+        text, start, end = self.text, self.at, self.at
+        while end < len(text) and text[end] not in special:
+            end += 1
+        self.at = end
+        return text[start:end]
+
     def _until(self, stop: str) -> str:
         """Read up to an unquoted `stop` and past it, or to the end if `stop` is empty."""
         lexer, words = self.lexer, self.words
         quotes = "" if lexer.skip_quotes else "'\""
-        ordinary = _ordinary("$<" + lexer.escape + stop + quotes)
+        special = frozenset("$<" + lexer.escape + stop + quotes)
         result: list[str] = []
         length = 0
         while char := self._peek():
             if char == stop:
                 self.at += 1
                 return "".join(result)
-            if match := ordinary.match(self.text, self.at):
-                self.at = match.end()
-                piece = match[0]
+            if piece := self._ordinary(special):
                 if words:
                     words.add(piece)
             elif char == lexer.escape:
@@ -238,15 +234,14 @@ class _Reading:
     def _double_quoted(self) -> str:
         mark = '"' if self.lexer.raw_quotes else ""
         self.at += 1
-        ordinary = _ordinary(f'"${self.lexer.escape}')
+        special = frozenset(f'"${self.lexer.escape}')
         result = [mark]
         while char := self._peek():
             if char == '"':
                 self.at += 1
                 return "".join(result) + mark
-            if match := ordinary.match(self.text, self.at):
-                self.at = match.end()
-                result.append(match[0])
+            if piece := self._ordinary(special):
+                result.append(piece)
             elif char == "$":
                 result.append(self._dollar())
             else:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile.drafts import SourceDraft
 from inlay.llb.keys import base_name
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.dockerfile.giturl import GitUrl

@@ -5,15 +5,13 @@ BuildKit: frontend/dockerfile/dockerfile2llb/convert.go, up to `resolveStages`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.dockerfile import instructions as ins
 from inlay.dockerfile.outlines import Outline
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
 from inlay.gotext import atoi, quote
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

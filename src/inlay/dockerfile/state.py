@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.llb.ops import NETWORK_SANDBOX
 from inlay.patterns import join
 from inlay.platform import normalise
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.dockerfile.drafts import Draft

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 
 from inlay.errors import DockerfileError
 from inlay.gotext import valid
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
 
 class Wildcard:

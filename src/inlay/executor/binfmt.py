@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Literal
 
-from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform, host, normalise
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Literal
 
 BINFMT_MISC = "/proc/sys/fs/binfmt_misc"
 _MAX_ENTRIES = 500

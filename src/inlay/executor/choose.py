@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import SolveError, UsageError
 from inlay.executor.cgroup import make_parent
 from inlay.rootless import find_program, step_refusal
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.executor.executor import Executor

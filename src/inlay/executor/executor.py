@@ -9,15 +9,16 @@ them to it.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Literal, Protocol
 
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
-Network = Literal["sandbox", "host", "none"]
-Security = Literal["sandbox", "insecure"]
+    Network = Literal["sandbox", "host", "none"]
+    Security = Literal["sandbox", "insecure"]
+
 
 DEFAULT_HOSTNAME = "buildkitsandbox"
 DEFAULT_SHM_SIZE = 64 << 20

@@ -7,11 +7,10 @@ import os
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
 from inlay.executor import cgroup
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

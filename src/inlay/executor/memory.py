@@ -7,11 +7,10 @@ build, however that ended, nothing is left of it, and nothing of it was ever on 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.executor import linux
-from inlay.namedtuple import NamedTuple
 from inlay.rootless import change_owner
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
 from inlay.executor.step import capabilities, program_missing, ready_step
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, cast
 
 from inlay.errors import SolveError
 from inlay.executor import defaults, linux, seccomp
 from inlay.executor.launcher import Launcher
 from inlay.executor.step import capabilities, program_missing, ready_step
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable

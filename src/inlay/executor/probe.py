@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
 from inlay.executor import linux
@@ -12,6 +11,7 @@ from inlay.executor.binfmt import MACHINES, program
 from inlay.executor.executor import Cancellation, ProcessSpec
 from inlay.platform import host
 from inlay.rootless import mapping_name
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.executor.executor import Executor

@@ -10,11 +10,11 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from inlay.errors import SolveError
 from inlay.executor import linux
 from inlay.rootless import change_owner
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

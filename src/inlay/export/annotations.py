@@ -7,11 +7,10 @@ what names it: the entry in a layout's index.json, of a manifest also the entry 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from inlay.errors import UsageError
-from inlay.namedtuple import NamedTuple
 from inlay.platform import format_platform, host, normalise, parse, parse_wanted
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.actions.fileop import copy_tree
 from inlay.archive.diff import diff_trees
 from inlay.archive.tar import DIRECTORY, HARD_LINK, Entry, write_entries
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

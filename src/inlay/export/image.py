@@ -6,13 +6,10 @@ layers and times, so an image whose steps were all cached keeps its digest.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
+from inlay import json
 from inlay.digest import Digest
 from inlay.errors import ExportError
 from inlay.llb.gojson import dumps, dumps_indented
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import (
     CREATED_AT,
     DESCRIPTION,
@@ -33,9 +30,11 @@ from inlay.oci.descriptor import (
 )
 from inlay.oci.image import INLINE_CACHE, Index, Manifest
 from inlay.timestamp import format_ns, parse_ns
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from inlay.platform import Platform
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, BinaryIO, cast
 
 from inlay.errors import UsageError
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import BinaryIO
 
 
 class NewFile:

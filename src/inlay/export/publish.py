@@ -7,15 +7,15 @@ goes, everything else stays. A manifest goes last, so that nobody sees an image 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from inlay.errors import BlobLost, BlobNotFound, ContentError, DigestMismatch, RegistryError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.image import Manifest
 from inlay.tasks import Limiter, gather, in_thread, spawn
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import BinaryIO
 
     from inlay.content import ContentStore
     from inlay.digest import Digest

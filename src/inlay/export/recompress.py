@@ -7,7 +7,6 @@ BuildKit: cache/compression.go, util/compression.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
 
 from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch
@@ -22,11 +21,12 @@ from inlay.oci.descriptor import (
 )
 from inlay.refs.ref import Layer, Ref
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.archive.untar import Source
     from inlay.content import ContentStore
     from inlay.refs.store import RefStore

@@ -6,16 +6,15 @@ ends early leaves blobs in a registry that no manifest names, as any push that b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import InlayError
 from inlay.export.publish import layer_blob, push_blobs
 from inlay.tasks import all_done, spawn
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.content import ContentStore
     from inlay.reference import Reference
     from inlay.refs.ref import Layer, Ref

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from inlay.digest import Digest
 from inlay.errors import SolveError
 from inlay.llb.ops import Op, User
@@ -23,11 +21,12 @@ from inlay.llb.schema import (
     Field,
 )
 from inlay.llb.wire import InputName
-from inlay.namedtuple import NamedTuple
 from inlay.platform import Platform
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 Message = TypeVar("Message")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
 Difference = tuple[str, str, str]
 """The name of a field, and its value in the one step and the other; empty where it has none."""

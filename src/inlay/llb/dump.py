@@ -6,14 +6,15 @@ BuildKit: client/llb/marshal.go `WriteTo`, cmd/buildctl/debug/dumpllb.go.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.llb.schema import ACTION, ACTIONS, BYTES, FIELDS, MAP, MESSAGE, MESSAGES, OPS, USER
 from inlay.llb.wire import varint
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from inlay.errors import Location
     from inlay.llb.graph import Definition, Notes, Resources, Vertex

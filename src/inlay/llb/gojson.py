@@ -6,9 +6,10 @@ Text may hold lone surrogates for bytes that are not UTF-8 (`os.fsdecode`): Go w
 
 from __future__ import annotations
 
-from base64 import b64encode
-from json.encoder import encode_basestring
-from typing import TYPE_CHECKING
+from binascii import b2a_base64
+
+from inlay.json import encode_basestring
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ def dumps(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join([dumps(item) for item in value]) + "]"
     if isinstance(value, bytes):
-        return '"' + b64encode(value).decode() + '"'
+        return '"' + b2a_base64(value, newline=False).decode() + '"'
     raise TypeError(f"{type(value).__name__} has no place in a cache key")
 
 

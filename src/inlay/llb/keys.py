@@ -6,8 +6,6 @@ the digests of the trees that the content selectors choose are taken elsewhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.digest import Digest
 from inlay.errors import SolveError
 from inlay.llb import gojson
@@ -33,7 +31,7 @@ from inlay.llb.ops import (
     Op,
 )
 from inlay.llb.schema import BOOL, BYTES, FIELDS, INT, INTS, MESSAGE, STRING, STRINGS, USER
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

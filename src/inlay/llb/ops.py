@@ -2,14 +2,15 @@
 
 Zero and empty mean "not set", as in proto3; None is a message that is not there. Texts may hold lone
 surrogates for bytes that are not UTF-8; such an op has no bytes (`wire.encode` raises).
-
-This module evaluates its annotations: a NamedTuple whose annotations are text takes twice as long to
-define, and these are defined at every start.
 """
 
-from typing import Final, TypeAlias
+from __future__ import annotations
 
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Final, TypeAlias
+
 
 EMPTY: Final = -1
 """As an input: scratch."""

@@ -5,11 +5,10 @@ BuildKit: source/{containerimage,http,git}/*.go `CacheKey`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.digest import Digest
 from inlay.llb import gojson
 from inlay.llb.keys import platform_fields
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

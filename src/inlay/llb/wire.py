@@ -6,8 +6,6 @@ entries are sorted by the bytes of their keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from inlay.llb.schema import (
     ACTION,
     ACTIONS,
@@ -24,10 +22,11 @@ from inlay.llb.schema import (
     STRINGS,
     USER,
 )
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from inlay.digest import Digest
     from inlay.llb.ops import Op, User

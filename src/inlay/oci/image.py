@@ -5,17 +5,16 @@ A parsed value keeps the raw bytes it came from: digests are taken of those, nev
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
+from inlay import json
 from inlay.digest import Digest
 from inlay.errors import ContentError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_MANIFEST, Descriptor
 from inlay.platform import Platform, normalise
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
 INLINE_CACHE = "moby.buildkit.cache.v0"
 """The image config's field that carries an inline cache (spec/cache.md 5.1)."""

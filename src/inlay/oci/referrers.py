@@ -7,16 +7,15 @@ subject's digest (distribution spec 1.1, "Referrers Tag Schema"). That index is 
 
 from __future__ import annotations
 
-import json
-import re
-from typing import TYPE_CHECKING, Any
-
+from inlay import json
 from inlay.errors import ContentError
 from inlay.oci.descriptor import OCI_INDEX
 from inlay.oci.image import parse_object
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
@@ -28,7 +27,8 @@ def referrers_tag(subject: Digest) -> str:
 
 
 def is_referrers_tag(tag: str) -> bool:
-    return re.fullmatch(r"sha(256|512)-[0-9a-f]{64}", tag) is not None
+    algorithm, _, encoded = tag.partition("-")
+    return algorithm in ("sha256", "sha512") and len(encoded) == 64 and not encoded.strip("0123456789abcdef")
 
 
 def with_referrer(raw: bytes, referrer: Descriptor, replaced: Sequence[Descriptor] = ()) -> bytes:
@@ -46,4 +46,4 @@ def with_referrer(raw: bytes, referrer: Descriptor, replaced: Sequence[Descripto
         kept.append(referrer.to_json())
     if raw and kept == listed:
         return raw
-    return json.dumps({**index, "manifests": kept}, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps({**index, "manifests": kept}, ensure_ascii=False).encode()

@@ -6,7 +6,7 @@ work); times are seconds since the epoch.
 
 from __future__ import annotations
 
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
 
 class Started(NamedTuple):

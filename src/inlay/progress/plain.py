@@ -6,12 +6,14 @@ done or has held the word for some seconds.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, TextIO
+from _thread import allocate_lock
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from inlay.progress.events import Event
 
 HOLD_S = 5.0
@@ -37,7 +39,7 @@ class PlainSink:
         self._vertices: dict[str, _Vertex] = {}
         self._current: _Vertex | None = None
         self._current_since = 0.0
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._first = True
 
     def __call__(self, event: Event) -> None:

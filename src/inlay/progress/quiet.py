@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
-
 from inlay.progress.events import Completed, Log, Started, Warned
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from inlay.progress.events import Event
 
 KEPT_BYTES = 64 << 10

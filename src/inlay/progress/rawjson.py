@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from typing import TYPE_CHECKING, Any, TextIO
 
 from inlay.progress.events import Completed, Log, Started, Transfer
 from inlay.timestamp import format_ns
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any, TextIO
+
     from inlay.progress.events import Event
 
 

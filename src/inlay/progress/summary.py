@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from inlay.progress.plain import size_text
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.request import BuildRequest, BuildResult, StepOutcome
@@ -31,6 +29,8 @@ def metadata(result: BuildResult, request: BuildRequest) -> str:
         "inlay.steps": [step_fields(step) for step in result.steps],
         "inlay.warnings": list(result.warnings),
     }
+    import json
+
     return json.dumps(document, indent=2) + "\n"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, TextIO
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
 from inlay.progress.plain import completed_text, printable, size_text, whole_lines
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from inlay.progress.events import Event
 
 TAIL_LINES = 6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
+from inlay import json
 from inlay.digest import Digest
 from inlay.errors import (
     BlobLost,
@@ -17,6 +15,7 @@ from inlay.errors import (
 )
 from inlay.refs.ref import Layer, whereabouts
 from inlay.tasks import Limiter, gather, in_thread, spawn
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound
 from inlay.refs.ref import Ref
 from inlay.snapshot.snapshotter import copy_root_looks
 from inlay.tasks import gather, in_thread, spawn
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.archive.packing import PackedLayer
     from inlay.archive.planned import PlannedLayer
     from inlay.content import ContentStore

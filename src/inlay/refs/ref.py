@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from inlay.archive.planned import PlannedLayer

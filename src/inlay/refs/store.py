@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from inlay.digest import Digest, is_digest
 from inlay.errors import CacheError
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
@@ -16,12 +14,13 @@ from inlay.refs.unpacking import Unpacking
 from inlay.solver.keys import Chain
 from inlay.tasks import Limiter
 from inlay.timestamp import format_ns, now_ns, parse_ns
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from inlay.archive.compression import Codec
+    from inlay.archive.codecs import Codec
     from inlay.archive.planned import PlannedLayer
     from inlay.content import ContentStore
     from inlay.errors import BlobLost

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
+from inlay import json
 from inlay.digest import Digest
 from inlay.errors import SolveError
-from inlay.namedtuple import NamedTuple
 from inlay.oci.descriptor import Descriptor
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
@@ -119,7 +117,7 @@ class LayerTable:
 
     def _change(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
         """Write `rows`, all or none of them."""
-        from sqlite3 import DatabaseError
+        from _sqlite3 import DatabaseError
 
         try:
             self.database.execute("BEGIN IMMEDIATE")

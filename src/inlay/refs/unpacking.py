@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from inlay.errors import BlobLost, ContentError, DigestMismatch, SolveError, system_error
 from inlay.refs.ref import Ref
 from inlay.tasks import gather, in_thread, spawn
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

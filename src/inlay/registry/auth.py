@@ -7,19 +7,19 @@ never to a host that a redirect led to.
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from _thread import allocate_lock
 
+from inlay import json
 from inlay.errors import RegistryError, Unauthorized
-from inlay.namedtuple import NamedTuple
+from inlay.regexp import regexp
 from inlay.registry.url import Url, quote
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 Scopes = frozenset[str]
 """What a token is for, such as `repository:library/busybox:pull`."""
@@ -28,8 +28,9 @@ DOCKER_HUB = "https://index.docker.io/v1/"
 _HELPER_TIMEOUT_S = 30
 _TOKEN_LIMIT = 1 << 20
 _TOKEN_MARGIN_S = 10.0
-_PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
-_SCHEME = re.compile(r"(?:^|,)\s*(basic|bearer)(?:\s+|\Z|(?=,))", re.IGNORECASE)
+_PARAMETER = regexp(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+_SCHEME = regexp(r"(?i)(?:^|,)\s*(basic|bearer)(?:\s+|\Z|(?=,))")
+_ESCAPED = regexp(r"\\(.)")
 
 
 class Credential(NamedTuple):
@@ -73,7 +74,7 @@ def parse_challenges(header: str) -> list[Challenge]:
         Challenge(
             piece[1].lower(),
             {
-                name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
+                name.lower(): _ESCAPED.sub(r"\1", quoted) or bare
                 for name, quoted, bare in _PARAMETER.findall(header[piece.end() : end])
             },
         )
@@ -89,7 +90,7 @@ class DockerConfig:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fields: dict[str, Any] | None = None
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self.notes: list[str] = []
         """Why credentials that the file speaks of could not be had; without secrets."""
 
@@ -128,7 +129,7 @@ class DockerConfig:
     def _load(self) -> dict[str, Any]:
         try:
             with open(self.path, "rb") as file:
-                fields = json.load(file)
+                fields = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
@@ -165,7 +166,7 @@ class DockerConfig:
         import subprocess
 
         program = f"docker-credential-{name}"
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        if not regexp(r"[A-Za-z0-9._-]+").fullmatch(name):
             self.notes.append(f"{self.path}: {name!r:.60} is not the name of a credential helper")
             return None
         try:
@@ -193,7 +194,9 @@ class DockerConfig:
 
 def _host_of(key: str) -> str:
     """The host of a key of `auths`; docker.io's stays as it is."""
-    return key if key == DOCKER_HUB else re.sub(r"^https?://", "", key).partition("/")[0]
+    return (
+        key if key == DOCKER_HUB else key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    )
 
 
 class _Token(NamedTuple):
@@ -216,7 +219,7 @@ class Authenticator:
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
         self._secrets: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def header(self, scopes: Scopes, fetch: Fetch) -> str:
         """The `Authorization` header for a request, empty while the registry has not asked for one."""
@@ -320,7 +323,7 @@ def _parse_token(answer: bytes, realm: Url) -> _Token:
         text = fields.get("token") or fields.get("access_token")
     except (ValueError, AttributeError, RecursionError):
         text = None
-    if not isinstance(text, str) or not re.fullmatch(r"[!-~]+", text):
+    if not isinstance(text, str) or not regexp(r"[!-~]+").fullmatch(text):
         raise RegistryError(f"the token service {realm} gave no token")
     lifetime = fields.get("expires_in")
     seconds = float(lifetime) if isinstance(lifetime, int | float) and lifetime > 0 else 60.0

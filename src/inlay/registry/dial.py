@@ -9,13 +9,19 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import threading
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from _thread import allocate_lock
 
 from inlay.errors import RegistryError
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
+
+
+_SLEEP_S = 0.05
+"""How long somebody who waits does not look whether they are to go on."""
 
 
 class Socket(Protocol):
@@ -43,19 +49,19 @@ class Abort:
 
     def __init__(self, *above: Abort) -> None:
         self._above = above
-        self._lock = threading.Lock()
-        self._raised = threading.Event()
+        self._lock = allocate_lock()
+        self._raised = False
         self._sockets: list[Socket | _socket.socket] = []
 
     def __call__(self) -> None:
-        self._raised.set()
+        self._raised = True
         with self._lock:
             for sock in self._sockets:
                 hang_up(sock)
 
     @property
     def is_raised(self) -> bool:
-        return self._raised.is_set() or any(above.is_raised for above in self._above)
+        return self._raised or any(above.is_raised for above in self._above)
 
     def check(self) -> None:
         """Raise `RegistryError` once it was called."""
@@ -80,10 +86,9 @@ class Abort:
 
     def sleep(self, seconds: float) -> None:
         """Wait, but raise `RegistryError` soon after it was called."""
-        step = 0.1 if self._above else seconds
         while seconds > 0 and not self.is_raised:
-            self._raised.wait(min(step, seconds))
-            seconds -= step
+            time.sleep(min(_SLEEP_S, seconds))
+            seconds -= _SLEEP_S
         self.check()
 
 
@@ -136,6 +141,8 @@ def _addresses(host: str, port: int, timeout_s: float, abort: Abort) -> Sequence
         except OSError:
             continue
         return [(family, (host, port))]
+    import threading
+
     found: list[Any] = []
     done = threading.Event()
 
@@ -176,7 +183,7 @@ class Tls:
 
     def __init__(self) -> None:
         self._contexts: dict[bool, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def wrap(self, sock: _socket.socket, host: str, *, verify: bool, abort: Abort) -> Socket:
         """Do the handshake. Raises `RegistryError` for a certificate that is not trusted, else `OSError`."""

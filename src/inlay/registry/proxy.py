@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from inlay.errors import UsageError
-from inlay.namedtuple import NamedTuple
 from inlay.registry.url import Url, basic, is_loopback
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

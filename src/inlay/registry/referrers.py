@@ -9,11 +9,11 @@ at again after longer than another's change can take: what is missing then is pu
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from inlay.errors import RegistryError
 from inlay.oci.descriptor import OCI_INDEX
 from inlay.oci.referrers import referrers_tag, with_referrer
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,32 +6,34 @@ All methods block, may be called from any thread, and raise `RegistryError`s tha
 from __future__ import annotations
 
 import io
-import re
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, cast
 
 from inlay.content import VerifyingReader
-from inlay.digest import Digest
+from inlay.digest import Digest, hasher
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
 from inlay.oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import referrers_tag
+from inlay.reference import is_path, is_tag
+from inlay.regexp import regexp
 from inlay.registry.transport import Request, TransientError, Transport
 from inlay.registry.wire import CHUNK, ProtocolError, Response
+from inlay.typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import BinaryIO, Literal
 
     from inlay.registry.dial import Abort
 
+    Pushed = Literal["exists", "mounted", "pushed"]
+
 T = TypeVar("T")
-Pushed = Literal["exists", "mounted", "pushed"]
 
 MANIFEST_LIMIT = 4 << 20
 _ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1"))
 _MAX_PAGES = 50
 _ATTEMPTS_AT_MIRROR = 2
-_PATH = re.compile(r"[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*\Z")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_NEXT_PAGE = regexp(r'<([^>]*)>\s*;\s*rel="?next"?')
 
 
 class Endpoint:
@@ -51,7 +53,7 @@ class Repository:
     __slots__ = ("_mirrors", "_own", "host", "path", "transport")
 
     def __init__(self, host: str, path: str, transport: Transport) -> None:
-        if not _PATH.match(path):
+        if not is_path(path):
             raise UsageError(f"{host}/{path}: {path!r:.100} cannot be the name of a repository")
         self.host = host
         self.path = path
@@ -231,7 +233,7 @@ class Repository:
                 raise self.transport.refusal(response, request, body=raw)
             index = parse_manifest(raw, OCI_INDEX)
             found += index.manifests if isinstance(index, Index) else ()
-            following = re.search(r'<([^>]*)>\s*;\s*rel="?next"?', response.header("link"))
+            following = _NEXT_PAGE.search(response.header("link"))
             if following is None:
                 return found
             request = request._replace(url=self.transport.redirected(request, following[1]))
@@ -268,7 +270,7 @@ class Repository:
     def _manifest_request(self, method: str, endpoint: Endpoint, ref: str) -> Request:
         if ":" in ref:
             Digest.parse(ref)
-        elif not _TAG.match(ref):
+        elif not is_tag(ref):
             raise UsageError(f"{self}: {ref!r:.200} cannot be a tag")
         action = "push the manifest of" if method == "PUT" else "pull the manifest of"
         request = self._request(method, f"manifests/{ref}", action, self._named(ref), endpoint=endpoint)
@@ -356,7 +358,7 @@ class BlobReader(io.RawIOBase):
 
 def _range_start(response: Response) -> int:
     """First byte of a 206's `Content-Range`; -1 where that says nothing useful."""
-    match = re.match(r"bytes ([0-9]{1,18})-", response.header("content-range"))
+    match = regexp(r"bytes ([0-9]{1,18})-").match(response.header("content-range"))
     return int(match[1]) if match else -1
 
 
@@ -371,10 +373,10 @@ def _skip(response: Response, count: int) -> None:
 
 def _digest_like(expected: str, raw: bytes) -> str:
     """Digest `raw` by the algorithm that `expected` names; empty where that is none."""
-    from hashlib import new
-
     try:
         digest = Digest.parse(expected)
     except ContentError:
         return ""
-    return f"{digest.algorithm}:{new(digest.algorithm, raw).hexdigest()}"
+    sha = hasher(digest.algorithm, size=len(raw))
+    sha.update(raw)
+    return f"{digest.algorithm}:{sha.hexdigest()}"

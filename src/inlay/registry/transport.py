@@ -7,20 +7,20 @@ One `Transport` serves all repositories of a build and any number of threads. Wh
 from __future__ import annotations
 
 import os
-import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from _thread import allocate_lock
 
 from inlay.errors import ContentError, RegistryError, Unauthorized
-from inlay.namedtuple import NamedTuple
 from inlay.registry.auth import Authenticator, DockerConfig
 from inlay.registry.dial import Abort, Tls, dial
 from inlay.registry.proxy import Proxy, proxy_for
 from inlay.registry.url import Url, is_loopback
 from inlay.registry.wire import Connection, ProtocolError, Response
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import BinaryIO
 
     from inlay.registry.auth import Credential
 
@@ -60,7 +60,7 @@ class Traffic:
     __slots__ = ("_lock", "pulled", "pushed")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self.pulled = 0
         self.pushed = 0
 
@@ -125,7 +125,7 @@ class _Shared:
         self.traffic = Traffic()
         self.pushed: set[tuple[str, str, str]] = set()
         self.tls = Tls()
-        self.lock = threading.Lock()
+        self.lock = allocate_lock()
         self.idle: dict[tuple[str, str, int], list[Connection]] = {}
         self.schemes: dict[str, str] = {}
         self.authenticators: dict[str, Authenticator] = {}

@@ -7,14 +7,15 @@ does not tell, it begins anew.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, BinaryIO
 
 from inlay.errors import ContentError, RegistryError
 from inlay.registry.transport import Body, Request, TransientError
 from inlay.registry.wire import CHUNK
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import BinaryIO
 
     from inlay.oci.descriptor import Descriptor
     from inlay.registry.repository import Pushed, Repository

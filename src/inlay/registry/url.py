@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import re
-
 from inlay.errors import RegistryError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
-_URL = re.compile(
-    r"(https?)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?([/?][!-~]*)?\Z"
-)
 _PORTS = {"http": 80, "https": 443}
+_IN_HOSTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+_IN_ADDRESSES = "0123456789ABCDEFabcdef:."
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -28,12 +25,15 @@ class Url(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Url:
         """Check an absolute http(s) URL; credentials in it are dropped. Raises `RegistryError`."""
-        match = _URL.match(text.partition("#")[0])
-        if match is None or not 0 < int(match[3] or _PORTS[match[1]]) < 65536:
+        scheme, _, rest = text.partition("#")[0].partition("://")
+        path = rest.find("/")
+        query = rest.find("?", 0, path if path >= 0 else len(rest))
+        end = query if query >= 0 else path if path >= 0 else len(rest)
+        authority, target = rest[:end].rpartition("@"), rest[end:]
+        host, port = _host_and_port(authority[2], scheme)
+        if not host or "@" in authority[0] or not _is_printed(target):
             raise RegistryError(f"{text.partition('?')[0]!r:.200} is not an http or https URL")
-        scheme, host, port, target = match.groups()
-        target = "/" + (target or "").removeprefix("/")
-        return cls(scheme, host.strip("[]").lower(), int(port or _PORTS[scheme]), target)
+        return cls(scheme, host.lower(), port, "/" + target.removeprefix("/"))
 
     @classmethod
     def of_host(cls, scheme: str, host: str, target: str) -> Url:
@@ -76,6 +76,25 @@ class Url(NamedTuple):
         return f"{self.scheme}://{self.netloc}{self.target.partition('?')[0]}"
 
 
+def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
+    """Take apart what names a server, with the scheme's port if it has none; the host is empty if that fails."""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        known = host and bracket and not host.strip(_IN_ADDRESSES) and (not port or port[0] == ":")
+        colon, port = port[:1], port[1:]
+    else:
+        host, colon, port = text.partition(":")
+        known = host and not host.strip(_IN_HOSTS)
+    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
+        return "", 0
+    number = int(port or _PORTS.get(scheme, 0))
+    return (host, number) if known and scheme in _PORTS and 0 < number < 65536 else ("", 0)
+
+
+def _is_printed(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def quote(text: str) -> str:
     """Percent-encode `text` for a query field."""
     return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
@@ -100,7 +119,11 @@ def _unquoted(part: bytes) -> bytes:
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host's name says that it is this machine."""
-    return host in ("localhost", "::1") or host.endswith(".localhost") or _LOOPBACK.match(host) is not None
+    if host in ("localhost", "::1") or host.endswith(".localhost"):
+        return True
+    parts = host.split(".")
+    return parts[0] == "127" and len(parts) == 4 and all(_is_octet(part) for part in parts)
 
 
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}\Z")
+def _is_octet(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 3

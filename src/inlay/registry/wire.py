@@ -10,13 +10,14 @@ import io
 import os
 import stat
 import time
-from typing import TYPE_CHECKING, BinaryIO
 
 from inlay.errors import ContentError
 from inlay.registry.dial import Socket, hang_up, send_file
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import BinaryIO
 
     from inlay.registry.url import Url
 

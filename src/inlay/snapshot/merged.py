@@ -12,13 +12,13 @@ import errno
 import fcntl
 import hashlib
 import os
-from typing import TYPE_CHECKING
 
 from inlay.archive.diff import all_entries
 from inlay.archive.layer import merge_entries
 from inlay.archive.rooted import remove_tree
 from inlay.archive.whiteout import is_whiteout
 from inlay.snapshot.snapshotter import copy_root_looks, lock_unused
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

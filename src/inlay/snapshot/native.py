@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.archive.diff import diff_trees
 from inlay.archive.layer import apply_entries, merge_entries
 from inlay.snapshot.merged import adopt, merge
 from inlay.snapshot.mounts import clone_tree, make_read_only
 from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

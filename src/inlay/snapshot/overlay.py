@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.archive import whiteout
 from inlay.archive.tidy import tidy_layer
@@ -13,6 +12,7 @@ from inlay.rootless import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
 from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

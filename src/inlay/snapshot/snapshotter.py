@@ -16,14 +16,12 @@ import fcntl
 import os
 import stat
 import sys
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.archive.rooted import remove_tree
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
 LayerDir = str
@@ -203,8 +201,10 @@ class LayerDirs:
         return sorted(name for name in names if name not in _RESERVED)
 
     def touch(self, layer: LayerDir) -> None:
-        with suppress(OSError):
+        try:
             os.utime(f"{self.root}/{layer}")
+        except OSError:
+            return
 
     def usage(self, layer: LayerDir) -> Usage:
         size = files = 0
@@ -263,15 +263,28 @@ class LayerDirs:
             os.close(lock)
         return len(doomed)
 
-    @contextmanager
-    def _all_locked(self, how: int) -> Iterator[None]:
+    def _all_locked(self, how: int) -> _Locked:
         """Shared: a folder of `new` may lack its lock for a moment. Exclusive: none does."""
-        fd = os.open(f"{self.root}/new", _OPEN_FOLDER)
+        return _Locked(f"{self.root}/new", how)
+
+
+class _Locked:
+    """A lock (`flock`) on a folder for as long as a `with` block."""
+
+    def __init__(self, folder: str, how: int) -> None:
+        self._folder = folder
+        self._how = how
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._folder, _OPEN_FOLDER)
         try:
-            fcntl.flock(fd, how)
-            yield
-        finally:
-            os.close(fd)
+            fcntl.flock(self._fd, self._how)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        os.close(self._fd)
 
 
 def _spread(folder: str) -> None:

@@ -11,13 +11,14 @@ cannot be written is done without, and `warn` is told.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from inlay.solver.keys import CacheRecord, Link
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from inlay.solver.keys import KeyId
 
@@ -134,7 +135,7 @@ class Database:
     # -- what can go wrong with the file ---------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection | None:
-        import sqlite3
+        import _sqlite3 as sqlite3
 
         for attempt in (1, 2):
             try:
@@ -155,7 +156,7 @@ class Database:
         return None
 
     def _connect(self) -> sqlite3.Connection:
-        import sqlite3
+        import _sqlite3 as sqlite3
 
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
@@ -214,7 +215,7 @@ class Database:
 
     def _give_up(self, error: Exception) -> None:
         """Do without the file for the rest of the build. Raises what is no fault of the file."""
-        import sqlite3
+        import _sqlite3 as sqlite3
 
         if not isinstance(error, sqlite3.DatabaseError):
             raise error

@@ -5,10 +5,8 @@ Worked out after the solve from what the caches hold, keys and links, without wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
-from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import Link, is_random, output_key
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from inlay.solver.keys import KeyId

@@ -7,12 +7,11 @@ same key is left out (BuildKit adds it, without results: solver/exporter.go, add
 
 from __future__ import annotations
 
-import heapq
-from typing import TYPE_CHECKING, TypeVar
+from _heapq import heappop, heappush
 
-from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import RecordNode, is_random, output_key, unguarded
 from inlay.solver.vertex import inputs_first
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +156,7 @@ def _earlier_first(nodes: dict[KeyId, tuple[str, _Inputs]]) -> list[KeyId]:
     unplaced = dict.fromkeys(range(len(names)))
     order: list[KeyId] = []
     while unplaced:
-        at = heapq.heappop(ready) if ready else next(iter(unplaced))
+        at = heappop(ready) if ready else next(iter(unplaced))
         if at not in unplaced:
             continue
         del unplaced[at]
@@ -165,5 +164,5 @@ def _earlier_first(nodes: dict[KeyId, tuple[str, _Inputs]]) -> list[KeyId]:
         for above in leads_to[at]:
             awaited[above].discard(at)
             if not awaited[above]:
-                heapq.heappush(ready, above)
+                heappush(ready, above)
     return order

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
 
 from inlay.solver.keys import CacheRecord, Link, derived_key, is_random
 from inlay.timestamp import parse_ns
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

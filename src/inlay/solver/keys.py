@@ -7,10 +7,8 @@ what its links say it is: the step's digest together with, for each input, the k
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-from inlay.namedtuple import NamedTuple
+from inlay.digest import text_sha256
+from inlay.typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
@@ -147,7 +145,7 @@ def output_key(digest: str, output: int) -> KeyId:
     """
     if digest.startswith(RANDOM):
         return digest if output == 0 else f"{digest}@{output}"
-    return "sha256:" + hashlib.sha256(f"{digest}@{output}".encode()).hexdigest()
+    return "sha256:" + text_sha256(f"{digest}@{output}".encode()).hexdigest()
 
 
 def guarded(key: KeyId, guard: str) -> KeyId:
@@ -180,7 +178,7 @@ def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> K
     Whoever meets the same links makes the same id, be it another process or an import. An input that is
     known by random keys only makes the key random.
     """
-    sha, prefix = hashlib.sha256(digest.encode()), "sha256:"
+    sha, prefix = text_sha256(digest.encode()), "sha256:"
     for links in inputs:
         source, selector = min(links, key=_stable_first)
         if is_random(source):

@@ -12,17 +12,16 @@ here content, where it is known, decides which key it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
 from inlay.errors import CacheError, SolveError
-from inlay.namedtuple import NamedTuple
 from inlay.solver.keys import CONTENT, CacheRecord, Link, guarded, output_key
 from inlay.solver.vertex import Silent, inputs_first
 from inlay.tasks import all_done, first_done, gather, spawn, start
 from inlay.timestamp import format_ns
+from inlay.typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
+    from typing import Any
 
     from inlay.solver.index import CacheIndex
     from inlay.solver.keys import CacheMap, KeyId

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from inlay.archive.rooted import remove_tree
 from inlay.errors import SourceError
 from inlay.sources.gitaccess import without_userinfo
 from inlay.sources.gitcli import NETWORK, GitError
 from inlay.sources.mirror import FETCH_QUIET_S
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.snapshot.snapshotter import Incoming

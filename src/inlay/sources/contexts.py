@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import stat
-from typing import TYPE_CHECKING
 
+from inlay import json
 from inlay.archive.tree import shown
 from inlay.errors import SourceError
 from inlay.refs.ref import ContextRef
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

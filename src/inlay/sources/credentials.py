@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from inlay.errors import SourceError
+from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from inlay.llb.ops import SecretOption

@@ -12,18 +12,17 @@ import hashlib
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError, SourceError, UsageError
-from inlay.namedtuple import NamedTuple
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic
 from inlay.rootless import change_owner
 from inlay.sources.credentials import header_text
 from inlay.sources.http import file_name, shown_url
 from inlay.sources.httpdate import parse_http_date
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING
 
 from inlay.errors import SourceError
 from inlay.llb.source_keys import git_key, source_digest
-from inlay.namedtuple import NamedTuple
 from inlay.refs.ref import Ref
 from inlay.sources.gitcli import GitError, Running
 from inlay.sources.mirror import is_damage, open_mirror
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

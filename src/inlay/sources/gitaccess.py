@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
 
 from inlay.errors import RegistryError
 from inlay.llb.ops import SecretOption
@@ -18,6 +17,7 @@ from inlay.registry.transport import Request
 from inlay.registry.url import Url, basic
 from inlay.sources.credentials import header_text
 from inlay.sources.gitcli import Access, Git
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

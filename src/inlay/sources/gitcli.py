@@ -14,10 +14,9 @@ import signal
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from inlay.errors import SourceError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

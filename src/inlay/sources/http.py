@@ -8,16 +8,15 @@ somebody needs it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from inlay.digest import Digest
 from inlay.errors import ContentError, SourceError
 from inlay.llb.source_keys import http_key, source_digest
-from inlay.namedtuple import NamedTuple
 from inlay.refs.ref import Ref
 from inlay.registry.dial import Abort
 from inlay.sources.httpdate import format_http_date, parse_http_date
 from inlay.tasks import in_thread
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,13 @@ registry; `--pull` asks the registry first. A digest is the same everywhere.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+import _thread
 
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, SourceError
 from inlay.llb.source_keys import image_keys, source_digest
-from inlay.namedtuple import NamedTuple
 from inlay.oci.image import ImageConfig, Manifest, choose_platform, image_platforms
 from inlay.refs.ref import Ref
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,15 +46,15 @@ class ImageResolver:
         self._places = places
         self._content = content
         self._known: dict[tuple[str, Platform], ResolvedImage] = {}
-        self._lock = threading.Lock()
-        self._each: dict[tuple[str, Platform], threading.Lock] = {}
+        self._lock = _thread.allocate_lock()
+        self._each: dict[tuple[str, Platform], _thread.LockType] = {}
 
     def resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
         """Read manifest and config. Raises `SourceError` that says where it was looked for, or what the
         index offers instead of `platform`."""
         key = (str(reference), platform)
         with self._lock:
-            each = self._each.setdefault(key, threading.Lock())
+            each = self._each.setdefault(key, _thread.allocate_lock())
         with each:
             if key not in self._known:
                 image = self._resolve(reference, platform)

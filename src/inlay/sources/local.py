@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat as mode_bits
-from typing import TYPE_CHECKING, cast
 
 from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
 from inlay.archive.walking import contains_wildcards, matches_quietly, may_except_below, may_match_below
 from inlay.errors import SourceError
 from inlay.patterns import PatternMatcher, clean
+from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,10 +6,9 @@ BuildKit's client decides this, and so does docker's: buildx, build/opt.go.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from inlay.errors import DockerfileError, UsageError
-from inlay.namedtuple import NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

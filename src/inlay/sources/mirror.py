@@ -14,12 +14,12 @@ import fcntl
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING
 
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import SourceError
 from inlay.sources.gitcli import GitError
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

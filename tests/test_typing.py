@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from inlay.namedtuple import NamedTuple
+from inlay.typing import NamedTuple
 
 T = TypeVar("T")
 

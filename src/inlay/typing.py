@@ -1,20 +1,42 @@
-"""`typing.NamedTuple`, defined in a tenth of its time: 95 µs a class are 8 ms of a build in which all is cached.
+"""What `typing` offers to run time, without importing it: that takes 7 ms, as much as the interpreter itself.
 
-To type checkers it is `typing.NamedTuple`. At run time a class is made as written, without a look at what its
-annotations say, and without compiling code of its own.
+To type checkers these are `typing`'s. At run time `Generic` and `Protocol` are empty classes, and a `NamedTuple` is
+made in a tenth of the time (95 µs a class are 8 ms of a build in which all is cached): as written, without a look at
+what its annotations say, and without compiling code of its own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Generic as Generic
     from typing import NamedTuple as NamedTuple
+    from typing import Protocol as Protocol
+    from typing import TypeVar as TypeVar
+    from typing import cast as cast
 else:
     from _collections import _tuplegetter
     from types import FunctionType
 
-    __all__ = ["NamedTuple"]
+    class Generic:
+        """`Generic[T]`, which is known to type checkers alone."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, parameters):
+            return cls
+
+    class Protocol(Generic):
+        """`Protocol` and `Protocol[T]`."""
+
+        __slots__ = ()
+
+    def TypeVar(name, *constraints, **bounds):  # noqa: N802 - `typing`'s name
+        return None
+
+    def cast(kind, value):
+        return value
 
     class _Definition(type):
         """Gives a class the fields that its annotations name; what they are set to are defaults."""
