@@ -71,17 +71,25 @@ class User:
         self, *command: str, env: dict[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 300
     ) -> Outcome:
         """Run a command as the user, with nothing of the caller's environment."""
-        own = {"HOME": str(self.home), "PATH": os.defpath + ":/usr/sbin:/sbin", "LANG": "C.UTF-8"}
         done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", self._script, "sh", *command],
+            self.command(*command),
             input=stdin,
             capture_output=True,
             check=False,
             cwd="/",
-            env={**own, **(env or {})},
+            env={**self.environment, **(env or {})},
             timeout=timeout_s,
         )
         return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the user's programs find in theirs."""
+        return {"HOME": str(self.home), "PATH": os.defpath + ":/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+
+    def command(self, *command: str) -> list[str]:
+        """The command that root starts for the user to run one; it is the same process. Start it in `/`."""
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", self._script, "sh", *command]
 
     def inlay(self, *arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> Outcome:
         return self.run(sys.executable, "-m", "inlay", *arguments, env=env, stdin=stdin)

@@ -2,7 +2,7 @@
 
 A process enters a user namespace as a whole, for good, and before it has threads: nothing that a library may
 do to the program that uses it. So the build is another process, which gets the request, and sends back events
-and in the end the result or the error, all pickled, over two pipes.
+and in the end the result or the error, all pickled, over two pipes. It ends with its caller, however that ends.
 """
 
 from __future__ import annotations
@@ -77,14 +77,19 @@ def serve(read_fd: int, write_fd: int) -> None:
     import signal
 
     from inlay import rootless
+    from inlay.executor import linux
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    caller = os.getppid()
     with open(read_fd, "rb") as requests:
         request = pickle.load(requests)
     rootless.enter()
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a new user namespace forgets it
+    if os.getppid() != caller:
+        os._exit(1)
     with open(write_fd, "wb") as answers:
         lock = threading.Lock()
 

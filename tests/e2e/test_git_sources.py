@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +19,9 @@ from gitserver import GitServer, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import RunningRegistry
+    from ordinary import User
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -177,3 +180,46 @@ def test_a_killed_fetch_is_in_nobodys_way(
     assert done.code == 0, done.err
     assert (tmp_path / "out/r/f").read_text() == "one\n"
     assert not list((store / "snapshots/new").iterdir())
+
+
+@pytest.mark.parametrize("protocol", ["git", "http", "ssh"])
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_git_ends_with_a_build_that_is_killed(
+    users: Callable[..., User], context: Path, tmp_path: Path, protocol: str, who: str
+) -> None:
+    if protocol == "ssh" and shutil.which("ssh") is None:
+        pytest.skip("openssh-client is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        (context / "Dockerfile").write_text(f"FROM scratch\nADD {protocol}://127.0.0.1:{port}/r.git /r\n")
+        build = [sys.executable, "-m", "inlay", "build", "--root"]
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        if who == "user":
+            user = users()
+            build = [*user.command(*build), str(user.home / "s"), str(user.give(context))]
+            key = user.give(key)
+        else:
+            build += [str(tmp_path / "s"), str(context)]
+        process = subprocess.Popen([*build, "--ssh", f"default={key}"], stderr=subprocess.DEVNULL, cwd="/")
+        with silent.accept()[0]:
+            assert processes_for(port)
+            process.kill()
+            process.wait(20)
+            end = time.monotonic() + 10
+            while left := processes_for(port):
+                assert time.monotonic() < end, left
+                time.sleep(0.02)
+
+
+def processes_for(port: int) -> list[str]:
+    """The processes whose environment names a remote at `port`: git and what it started."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if f":{port}/r.git".encode() in file.read():
+                    found.append(f"{pid} {Path(f'/proc/{pid}/comm').read_text()}")
+        except OSError:
+            continue
+    return found

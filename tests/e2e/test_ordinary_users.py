@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +263,35 @@ def test_a_python_program_builds_in_another_process(
     assert (events, outcomes, stopped) == ("True", "{'cached'}", "stopped")
     assert not_cached == "4 steps are not in the cache"
     assert failed.startswith("7 5 Dockerfile:5: ")
+
+
+def test_the_other_process_ends_with_a_program_that_is_killed(
+    users: Callable[..., User], small: Path
+) -> None:
+    seconds = f"4713.{os.getpid()}"
+    (small / "Dockerfile").write_text(f"{SMALL}RUN sleep {seconds}\n")
+    user = users()
+    program = (sys.executable, "-c", f"import inlay; inlay.build({str(user.give(small))!r})")
+    process = subprocess.Popen(user.command(*program), env=user.environment, cwd="/")
+    for expected in (True, False):
+        end = time.monotonic() + 20
+        while bool(processes_with(f"sleep\0{seconds}")) != expected:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.kill()
+        process.wait(10)
+    assert processes_with(str(user.home)) == []
+
+
+def processes_with(words: str) -> list[bytes]:
+    """The command lines that have `words`."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read()
+            if words.encode() in command:
+                found.append(command)
+    return found
 
 
 DIFFERS_EACH_TIME = ("var/log/", "var/cache/ldconfig/", "var/cache/apt/", "var/lib/dpkg/", "var/lib/apt/")

@@ -1,4 +1,5 @@
-"""The `git` program: run with nothing of the user's or the machine's configuration, and ended when it hangs.
+"""The `git` program: run with nothing of the user's or the machine's configuration, and ended when it hangs or when
+this process ends, however that happens.
 
 What is secret (headers, URLs with passwords) goes to it by its environment, never on the command line, where
 every user of the machine could read it. Only http, https, git and ssh are spoken, whatever a repository's
@@ -16,6 +17,7 @@ import threading
 import time
 
 from inlay.errors import SourceError
+from inlay.rootless import find_program
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ QUIET_S = 60.0
 _TRUST = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _OUTPUT_LIMIT = 64 << 20
+_LEASH = 'exec 3<&0 0</dev/null; { read -r _ <&3; kill -9 0; } >/dev/null 2>&1 & exec "$@" 3<&-'
+"""A shell's script that runs a command and kills its process group, helpers and all, once the shell's standard input
+ends: with the process that holds its other end. The kernel's own signal for that would reach git alone."""
 _SETTINGS = (
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -120,23 +125,22 @@ class Git:
         It is ended when it says nothing for `quiet_s` seconds (0: `QUIET_S`).
         """
         self.running.check()
-        command = ["git"]
+        command = [find_program("git")]
+        if not command[0]:
+            raise SourceError("git is not installed (Debian package git)")
         command += ["--git-dir", git_dir] if git_dir else []
         command += ["--work-tree", work_tree] if work_tree else []
         environment = self._environment(protocols, settings)
-        try:
-            process = subprocess.Popen(
-                [*command, *arguments],
-                cwd=work_tree or git_dir or "/",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                umask=0o022,
-            )
-        except FileNotFoundError as error:
-            raise SourceError("git is not installed (Debian package git)") from error
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", _LEASH, "sh", *command, *arguments],
+            cwd=work_tree or git_dir or "/",
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            umask=0o022,
+        )
         with process:
             output, said = self._watched(process, quiet_s or QUIET_S)
         self.running.check()
