@@ -53,6 +53,7 @@ def build(
     ulimits: Sequence[str] = (),
     allow: Sequence[str] = (),
     cgroup_parent: str = "",
+    step_timeout_s: float = 0.0,
     no_cache: bool = False,
     no_cache_filter: Sequence[str] = (),
     pull: bool = False,
@@ -72,7 +73,7 @@ def build(
 
     With `explain` the result says of each step that ran why it did. With `require_cached` nothing runs, and
     `NotCached` says why it would have to. Without `local_cache` only `cache_from` counts, as on a machine that has
-    built nothing.
+    built nothing. A RUN step that takes longer than `step_timeout_s` is ended and fails, unless that is 0.
 
     `on_event` is called with each of `inlay.progress.events` as it happens, perhaps from several threads. To stop
     the build, raise from it, or press Ctrl-C: what runs is ended, and nothing half-made is left.
@@ -109,6 +110,7 @@ def build(
         ulimits=_each("ulimits", ulimits),
         allow=_each("allow", allow, parse_allow),
         cgroup_parent=cgroup_parent,
+        step_timeout_s=step_timeout_s,
         root=os.fspath(root),
         runtime=runtime,
         insecure_registries=_each("insecure_registries", insecure_registries),

@@ -112,6 +112,7 @@ class _Build:
             emit=sink,
             clock=self._clock,
             forms=self._forms,
+            step_timeout_s=request.step_timeout_s,
             ship=lambda ref, codec: self.exporter.ship(ref, codec, self.outputs),
         )
         self.definitions: list[Definition] = []

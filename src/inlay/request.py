@@ -87,6 +87,7 @@ class BuildRequest(NamedTuple):
     ulimits: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     cgroup_parent: str = ""
+    step_timeout_s: float = 0.0  # 0: none
     root: str = ""
     runtime: str = ""
     insecure_registries: tuple[str, ...] = ()
@@ -364,6 +365,7 @@ def parse_size(text: str, flag: str) -> int:
 
 def parse_age(text: str, flag: str) -> float:
     """Seconds of a Go duration, which may also have days: `24h`, `1h30m`, `7d`. Raises `UsageError`."""
+    wrong = UsageError(f"{flag} {text}: not a duration such as 90s, 24h or 7d")
     units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
     seconds, number = 0.0, ""
     for character in text.strip():
@@ -372,9 +374,9 @@ def parse_age(text: str, flag: str) -> float:
         elif character in "0123456789.":
             number += character
         else:
-            raise UsageError(f"{flag} {text}: not a duration such as 24h or 7d")
+            raise wrong
     if number or not text.strip():
-        raise UsageError(f"{flag} {text}: not a duration such as 24h or 7d")
+        raise wrong
     return seconds
 
 

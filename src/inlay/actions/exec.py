@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 from inlay.actions.foreign import check_runnable
@@ -16,7 +18,7 @@ from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from inlay.actions.worker import Result, Worker
     from inlay.executor.executor import Network
@@ -37,14 +39,18 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         spec = await in_thread(_spec, worker, vertex, op, op.meta, mounts, limiter=worker.disk)
         digest = str(vertex.digest)
         log = StepLog(lambda stream, data: worker.emit(Log(digest, stream, data, time.time())), log_limit())
-        code = await _run(worker, spec, log)
+        code, timed_out = await _run(worker, spec, log)
         if code not in (op.meta.valid_exit_codes or (0,)):
             from inlay.actions.advice import ending
 
             log.show_held()
             raise ProcessFailed(
                 f'process "{" ".join(op.meta.args)}" did not complete successfully: '
-                + ending(code, bytes(log.last), root=mounts.path, pids_limit=spec.pids_limit),
+                + (
+                    f"it took longer than {worker.step_timeout_s:g} s (--step-timeout) and was ended"
+                    if timed_out
+                    else ending(code, bytes(log.last), root=mounts.path, pids_limit=spec.pids_limit)
+                ),
                 exit_code=code,
                 step=vertex.name,
                 location=vertex.location,
@@ -52,13 +58,33 @@ async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[
         return [await mounts.commit(vertex.name)]
 
 
-async def _run(worker: Worker, spec: ProcessSpec, log: StepLog) -> int:
-    """Run the process; return its exit code."""
-    cancellation = Cancellation()
+async def _run(worker: Worker, spec: ProcessSpec, log: StepLog) -> tuple[int, bool]:
+    """Run the process; return its exit code, and whether it was ended because it took too long."""
+    cancellation, too_long = Cancellation(), Cancellation()
+    too_long.listen(cancellation.cancel)
     executor = await worker.executor()
-    return await in_thread(
-        executor.run, spec, log.write, cancellation, limiter=worker.processes, abort=cancellation.cancel
-    )
+
+    def run() -> int:
+        with _alarm(worker.step_timeout_s, too_long):
+            return executor.run(spec, log.write, cancellation)
+
+    code = await in_thread(run, limiter=worker.processes, abort=cancellation.cancel)
+    return code, too_long.cancelled
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float, cancellation: Cancellation) -> Iterator[None]:
+    """Cancel after `seconds`, unless they are 0, or the block ends before."""
+    if not seconds:
+        yield
+        return
+    timer = threading.Timer(seconds, cancellation.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _spec(worker: Worker, vertex: Vertex, op: ExecOp, meta: Meta, mounts: StepMounts) -> ProcessSpec:

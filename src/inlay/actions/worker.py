@@ -49,14 +49,17 @@ class Worker:
         clock: Callable[[], int],
         forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
         ship: Callable[[Ref, Codec], None] = lambda ref, codec: None,
+        step_timeout_s: float = 0.0,
     ) -> None:
         """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
-        tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made."""
+        tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made.
+        A process may take `step_timeout_s` seconds, 0 for any time."""
         self.refs = refs
         self.secrets = secrets
         self.cache_mounts = cache_mounts
         self.emit = emit
         self.clock = clock
+        self.step_timeout_s = step_timeout_s
         self.disk = Limiter(4)
         self.processes = Limiter(16)
         self.forms = forms

@@ -10,6 +10,7 @@ from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
+    parse_age,
     parse_allow,
     parse_bool,
     parse_cache_from,
@@ -194,6 +195,9 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
     )
     add("--cgroup-parent", default="", metavar="PATH", help="run RUN steps in a cgroup below this one")
     add(
+        "--step-timeout", default="", metavar="DURATION", help="end a RUN step that takes longer, such as 10m"
+    )
+    add(
         "--runtime",
         default="",
         metavar="NAME",
@@ -287,6 +291,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         ulimits=tuple(arguments.ulimit),
         allow=tuple(parse_allow(text) for text in arguments.allow),
         cgroup_parent=arguments.cgroup_parent,
+        step_timeout_s=parse_age(arguments.step_timeout, "--step-timeout") if arguments.step_timeout else 0.0,
         root=arguments.root,
         runtime=arguments.runtime,
         insecure_registries=tuple(arguments.insecure_registry),
