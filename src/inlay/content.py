@@ -50,7 +50,7 @@ class BlobSource(Protocol):
         """Return the whole blob, verified. Raises `ContentError` when it is larger than `limit` bytes."""
 
 
-class BlobInfo(NamedTuple):
+class StoredBlob(NamedTuple):
     """One blob of a store: `modified` is when it came in or was last used, in seconds since 1970."""
 
     digest: Digest
@@ -158,7 +158,7 @@ class ContentStore:
             return False
         return True
 
-    def blobs(self) -> Iterator[BlobInfo]:
+    def blobs(self) -> Iterator[StoredBlob]:
         """All blobs, in no order."""
         try:
             algorithms = os.listdir(f"{self.root}/blobs")
@@ -168,7 +168,7 @@ class ContentStore:
             with os.scandir(f"{self.root}/blobs/{algorithm}") as entries:
                 for entry in entries:
                     stat = entry.stat(follow_symlinks=False)
-                    yield BlobInfo(Digest.parse(f"{algorithm}:{entry.name}"), stat.st_size, stat.st_mtime)
+                    yield StoredBlob(Digest.parse(f"{algorithm}:{entry.name}"), stat.st_size, stat.st_mtime)
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._has(descriptor.digest, descriptor.size)

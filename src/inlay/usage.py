@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-    from inlay.content import BlobInfo
+    from inlay.content import StoredBlob
     from inlay.oci.descriptor import Descriptor
     from inlay.store import Store
 
@@ -305,7 +305,7 @@ def _parts(layout: LayoutFolder, descriptor: Descriptor) -> tuple[list[Descripto
     return [manifest.config, *manifest.layers], tuple(str(layer.digest) for layer in manifest.layers)
 
 
-def _image_items(images: Iterable[NamedImage], blobs: Mapping[str, BlobInfo]) -> Iterator[Item]:
+def _image_items(images: Iterable[NamedImage], blobs: Mapping[str, StoredBlob]) -> Iterator[Item]:
     """Blobs that several images have count for the first."""
     counted: set[str] = set()
     for image in images:

@@ -11,7 +11,7 @@ from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from inlay.actions.worker import Result, Worker
@@ -28,7 +28,8 @@ class StepMounts:
         self._worker = worker
         self._op = op
         self._inputs = inputs
-        self._held: list[Held] = []
+        self._held: list[Callable[[], None]] = []
+        """What lets go of the mounts, in the order in which they were made."""
         self._root: Active | None = None
         self._base = SCRATCH
         self.mounts: list[RunMount] = []
@@ -160,9 +161,3 @@ class StepMounts:
         if agent is not None:
             self._held.append(agent.close)
             self.mounts.append(Bind(dest, agent.fd, AGENT, only_data=True))
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Held = Callable[[], None]

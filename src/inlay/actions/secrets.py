@@ -10,6 +10,7 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inlay.actions.sshagent import AgentSocket
     from inlay.llb.ops import SecretEnv, SecretOption
     from inlay.request import Secret, SshForward
 
@@ -122,7 +123,3 @@ def _too_large(name: str) -> SolveError:
 
 def missing_secret(name: str) -> SolveError:
     return SolveError(f"secret {name}: not found; pass --secret id={name},src=FILE or id={name},env=NAME")
-
-
-if TYPE_CHECKING:
-    from inlay.actions.sshagent import AgentSocket

@@ -268,7 +268,7 @@ class Tree:
 
         What is missing is no error: the rest of the path is then taken as it stands.
         """
-        walk = _Walk(self, follow_last)
+        walk = _Walk(self, follow_last=follow_last)
         try:
             return walk.to(path)
         except BaseException:
@@ -281,7 +281,7 @@ class _Walk:
 
     __slots__ = ("folders", "follow_last", "names", "tree")
 
-    def __init__(self, tree: Tree, follow_last: bool) -> None:
+    def __init__(self, tree: Tree, *, follow_last: bool) -> None:
         self.tree = tree
         self.follow_last = follow_last
         self.names: list[str] = []

@@ -13,15 +13,11 @@ from inlay.errors import UsageError
 from inlay.oci.descriptor import (
     CACHE_CONFIG,
     CREATED_AT,
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
-    DOCKER_LAYER_ZSTD,
     DOCKER_LIST,
     OCI_INDEX,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
+    TO_DOCKER,
+    TO_OCI,
     UNCOMPRESSED,
     Descriptor,
 )
@@ -35,13 +31,6 @@ if TYPE_CHECKING:
 
 BUILDKIT_LIMIT = 1 << 20
 """BuildKit refuses to import a manifest or cache config of more bytes."""
-
-_TO_DOCKER = {
-    OCI_LAYER: DOCKER_LAYER,
-    OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
-    OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD,
-}
-_TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
 
 
 class CacheManifest(NamedTuple):
@@ -87,7 +76,7 @@ def cache_manifest(
     config, descriptors = described_config(graph)
     if not config.layers:
         return None
-    media_types = _TO_OCI if oci_media_types else _TO_DOCKER
+    media_types = TO_OCI if oci_media_types else TO_DOCKER
     layers = tuple(_published(layer, media_types) for layer in descriptors)
     unsent = CacheManifest(
         b"", OCI_MANIFEST, config.to_json(), layers, CACHE_CONFIG if subject is not None else ""

@@ -14,17 +14,13 @@ from inlay.oci.descriptor import (
     CREATED_AT,
     DESCRIPTION,
     DOCKER_CONFIG,
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
-    DOCKER_LAYER_ZSTD,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
+    TO_DOCKER,
+    TO_OCI,
     UNCOMPRESSED,
     Descriptor,
 )
@@ -38,12 +34,6 @@ if TYPE_CHECKING:
 
     from inlay.platform import Platform
 
-_TO_DOCKER = {
-    OCI_LAYER: DOCKER_LAYER,
-    OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
-    OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD,
-}
-_TO_OCI = {docker: oci for oci, docker in _TO_DOCKER.items()}
 _INTERNAL_ANNOTATIONS = (UNCOMPRESSED, CREATED_AT, DESCRIPTION)
 _INTERNAL_PREFIXES = ("containerd.io/distribution.source.",)
 
@@ -102,7 +92,7 @@ def assemble(
     if inline_cache is not None:
         fields[INLINE_CACHE] = inline_cache
     raw = dumps({name: fields[name] for name in sorted(fields)}).encode()
-    return Image(_manifest(raw, layers, docker, annotations or {}), raw, platform)
+    return Image(_manifest(raw, layers, annotations or {}, docker=docker), raw, platform)
 
 
 def complete_history(
@@ -111,7 +101,7 @@ def complete_history(
     """Give every layer one non-empty history entry, and every entry a time.
 
     Fewer of them than layers would kill a BuildKit daemon that reads an inline cache from the image
-    (spec/cache.md 5.2), so missing ones are made from the layers, and surplus ones become empty.
+    (cache/remotecache/import.go), so missing ones are made from the layers, and surplus ones become empty.
     """
     entries: list[dict[str, Any]] = []
     used = 0
@@ -183,7 +173,7 @@ def _clamp(
 
 
 def _manifest(
-    config: bytes, layers: Sequence[ImageLayer], docker: bool, annotations: Mapping[str, str]
+    config: bytes, layers: Sequence[ImageLayer], annotations: Mapping[str, str], *, docker: bool
 ) -> Manifest:
     config_descriptor = Descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, Digest.of(config), len(config))
     blobs = tuple(_public(layer.blob, docker=docker) for layer in layers)
@@ -201,7 +191,7 @@ def _manifest(
 
 def _public(blob: Descriptor, *, docker: bool) -> Descriptor:
     """The descriptor as it stands in a manifest: without what only builders need."""
-    media_types = _TO_DOCKER if docker else _TO_OCI
+    media_types = TO_DOCKER if docker else TO_OCI
     annotations = tuple(
         (name, value)
         for name, value in blob.annotations

@@ -10,15 +10,7 @@ import json
 
 from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch
-from inlay.oci.descriptor import (
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
-    DOCKER_LAYER_ZSTD,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
-    Descriptor,
-)
+from inlay.oci.descriptor import TO_DOCKER, TO_OCI, Descriptor
 from inlay.refs.ref import Layer, Ref
 from inlay.tasks import Limiter, Task, gather, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, cast
@@ -39,8 +31,6 @@ CREATE TABLE IF NOT EXISTS variant (
     PRIMARY KEY (blob, media_type)
 ) WITHOUT ROWID
 """
-_OCI = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER_GZIP: OCI_LAYER_GZIP, DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD}
-_KNOWN = frozenset(_OCI.values())
 
 
 class Recompressor:
@@ -68,8 +58,8 @@ class Recompressor:
         blob = layer.blob
         if blob is None:
             raise ContentError(f"layer {layer.key} is not packed")
-        media_type = _OCI.get(blob.media_type, blob.media_type)
-        if media_type == self._codec.media_type or media_type not in _KNOWN:
+        media_type = TO_OCI.get(blob.media_type, blob.media_type)
+        if media_type == self._codec.media_type or media_type not in TO_DOCKER:
             return layer
         name = str(blob.digest)
         if name not in self._converting:

@@ -205,7 +205,9 @@ def _exec_inputs(op: ExecOp, count: int) -> tuple[InputKey, ...]:
         path = clean_path("/" + mount.selector)
         selected[mount.input].append(path)
         by_content[mount.input] = _counts_by_content(mount, path)
-    return tuple(map(_exec_input, selected, by_content))
+    return tuple(
+        _exec_input(paths, by_content=counts) for paths, counts in zip(selected, by_content, strict=True)
+    )
 
 
 def _counts_by_content(mount: Mount, path: str) -> bool:
@@ -218,7 +220,7 @@ def _counts_by_content(mount: Mount, path: str) -> bool:
     return safe and not (mount.content_cache == CONTENT_CACHE_DEFAULT and mount.dest == "/")
 
 
-def _exec_input(paths: list[str], by_content: bool) -> InputKey:
+def _exec_input(paths: list[str], *, by_content: bool) -> InputKey:
     selector = Digest.of("\0".join(paths).encode(errors="surrogateescape")) if paths else ""
     if not by_content:
         return InputKey(selector)

@@ -28,6 +28,10 @@ CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEXES = (OCI_INDEX, DOCKER_LIST)
 
+TO_DOCKER = {OCI_LAYER: DOCKER_LAYER, OCI_LAYER_GZIP: DOCKER_LAYER_GZIP, OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD}
+"""Media types of layers: OCI's to docker's."""
+TO_OCI = {docker: oci for oci, docker in TO_DOCKER.items()}
+
 UNCOMPRESSED = "containerd.io/uncompressed"
 """Annotation of a layer: its diff id."""
 CREATED_AT = "buildkit/createdat"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 INLINE_CACHE = "moby.buildkit.cache.v0"
-"""The image config's field that carries an inline cache (spec/cache.md 5.1)."""
+"""The image config's field that carries an inline cache (BuildKit: exporter/containerimage/writer.go)."""
 INLINE_CACHE_PROPOSED = "moby.buildkit.buildcache"
 """The name under which the feature was first proposed; read, never written."""
 

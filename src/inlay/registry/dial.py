@@ -192,7 +192,7 @@ class Tls:
 
         plain = socket.socket(fileno=sock.detach())
         plain.settimeout(sock.gettimeout())
-        wrapped: ssl.SSLSocket = self._context(verify).wrap_socket(
+        wrapped: ssl.SSLSocket = self._context(verify=verify).wrap_socket(
             plain, server_hostname=host, do_handshake_on_connect=False
         )
         abort.watch(wrapped)
@@ -211,7 +211,7 @@ class Tls:
         abort.unwatch(wrapped)
         return wrapped
 
-    def _context(self, verify: bool) -> Any:
+    def _context(self, *, verify: bool) -> Any:
         import ssl
 
         with self._lock:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from inlay.registry.transport import Transport
     from inlay.registry.wire import Response
     from inlay.snapshot.snapshotter import LayerDir, Snapshotter
-from inlay.sources.http import WebFile
+    from inlay.sources.http import WebFile
 
 SIZE_LIMIT = 64 << 30
 """Bytes of a download: a server that sends without end does not fill the disk."""

@@ -42,7 +42,7 @@ _SETTINGS = (
     (
         "fetch.unpackLimit",
         "1",
-    ),  # what a killed fetch leaves is no part of a history, but a pack that is ignored
+    ),  # a fetch that is killed leaves a pack, which is ignored, and no loose objects
     ("transfer.unpackLimit", "1"),
     ("advice.detachedHead", "false"),
     ("submodule.fetchJobs", "4"),

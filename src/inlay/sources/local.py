@@ -96,7 +96,7 @@ class LocalContext(Tree):
         if found is None or (self._include is None and self._exclude is None):
             return found
         is_folder = mode_bits.S_ISDIR(found[1].st_mode)
-        verdict, state = self._verdict(f"{folder.path}/{name}"[1:], is_folder, folder.state)
+        verdict, state = self._verdict(f"{folder.path}/{name}"[1:], folder.state, is_folder=is_folder)
         if verdict is _OUT or (verdict is _MAYBE and not self._is_occupied(folder, name, state)):
             return None
         return name, found[1], state
@@ -117,12 +117,12 @@ class LocalContext(Tree):
         with os.scandir(folder.fd) as items:
             for item in items:
                 verdict, state = self._verdict(
-                    prefix + item.name, item.is_dir(follow_symlinks=False), folder.state
+                    prefix + item.name, folder.state, is_folder=item.is_dir(follow_symlinks=False)
                 )
                 if verdict is _IN or (verdict is _MAYBE and self._is_occupied(folder, item.name, state)):
                     yield item, state
 
-    def _verdict(self, path: str, is_folder: bool, above: object) -> tuple[str, object]:
+    def _verdict(self, path: str, above: object, *, is_folder: bool) -> tuple[str, object]:
         """Whether `path` is in, and its state if it is a folder; `above` is the state of the folder it is in."""
         included: Sequence[bool] = ()
         excluded: Sequence[bool] = ()
