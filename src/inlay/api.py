@@ -18,6 +18,7 @@ from inlay.request import (
     parse_secret,
     parse_ssh,
     pushing,
+    separate_caches,
     with_inline_cache,
 )
 from inlay.typing import TYPE_CHECKING, TypeVar
@@ -85,7 +86,8 @@ def build(
         print(result.digest, [step.outcome for step in result.steps])
     """
     chosen = _each("outputs", outputs, parse_output)
-    caches = _each("cache_to", cache_to, parse_cache_to)
+    caches = [parse_cache_to(text) for text in separate_caches(_each("cache_to", cache_to))]
+    imports = separate_caches(_each("cache_from", cache_from))
     request = BuildRequest(
         context=os.fspath(context),
         dockerfile=dockerfile,
@@ -96,7 +98,7 @@ def build(
         labels=tuple((labels or {}).items()),
         annotations=tuple((annotations or {}).items()),
         outputs=tuple(pushing(chosen) if push else chosen),
-        cache_from=_each("cache_from", cache_from, parse_cache_from),
+        cache_from=tuple(map(parse_cache_from, imports)),
         cache_to=tuple(with_inline_cache(caches, build_args or {})),
         no_cache=no_cache,
         no_cache_filter=_each("no_cache_filter", no_cache_filter),

@@ -24,7 +24,7 @@ from inlay.output import BuiltPlatform, Exporter, Output, Written, layer_codec, 
 from inlay.progress.events import Completed, Started, Warned
 from inlay.refs.ref import SCRATCH
 from inlay.refs.store import RefStore
-from inlay.request import BuildResult, StepOutcome
+from inlay.request import BuildResult, StepOutcome, unknown_fields
 from inlay.solver.export import export
 from inlay.solver.index import CacheIndex
 from inlay.solver.solver import NotCached, Solver
@@ -61,6 +61,8 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
     def warn(message: str) -> None:
         sink(Warned("", message))
 
+    for flag, option, name, known in unknown_fields(request):
+        warn(f"--{flag} {option}: {_without_effect(name, known)}")
     with Store(request.root, warn=warn) as store:
         try:
             work = _Build(request, outputs, store, sink)
@@ -358,6 +360,15 @@ class _Observer:
         self._emit(event)
         if step.is_instruction:
             self.outcomes[step.digest] = _outcome(step, outcome)
+
+
+def _without_effect(name: str, known: Sequence[str]) -> str:
+    from inlay.dockerfile.suggest import suggest
+
+    nearest = suggest(name, known)
+    return f"{name} has no effect; " + (
+        f"did you mean {nearest}?" if nearest else f"what has is {', '.join(known)}"
+    )
 
 
 def _outcome(step: Step, outcome: str) -> StepOutcome:

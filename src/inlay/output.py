@@ -9,7 +9,7 @@ from inlay.cache.inline import inline_cache
 from inlay.cache.manifest import CacheManifest, cache_manifest
 from inlay.cache.results import with_results
 from inlay.digest import Digest
-from inlay.errors import BlobLost, CacheError, ContentError, ExportError, InlayError, UsageError
+from inlay.errors import BlobLost, CacheError, ContentError, ExportError, InlayError, UsageError, system_error
 from inlay.export.image import Image, ImageLayer, assemble, assemble_index
 from inlay.export.publish import (
     Referrer,
@@ -456,7 +456,7 @@ class Exporter:
             except (InlayError, OSError) as error:
                 if not option.flag("ignore-error"):
                     if isinstance(error, OSError):
-                        raise ExportError(f"cannot export the cache: {error}") from error
+                        raise ExportError(f"cannot export the cache: {system_error(error)}") from error
                     raise
                 self._emit(Warned("", f"the cache was not exported: {error}"))
 
@@ -481,7 +481,7 @@ class Exporter:
 
             os.makedirs(option.get("dest"), exist_ok=True)
             destination = LayoutFolder(option.get("dest"))  # type: ignore[assignment]
-            tag, location, host = option.get("tag", "latest"), "", ""
+            tag, location, host = option.get("tag") or "latest", "", ""
         with view.status("writing layers and config"):
             await push_blobs(destination, blobs, self._limiter, location=location, host=host)
         with view.status(f"writing cache manifest {Digest.of(cache.raw)}"):

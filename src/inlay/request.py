@@ -5,11 +5,13 @@ The notation is docker buildx's: comma separated fields, a field in double quote
 
 from __future__ import annotations
 
+import os
+
 from inlay.errors import UsageError
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 
 ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE = "network.host", "security.insecure"
@@ -22,7 +24,8 @@ class Option(NamedTuple):
     fields: tuple[tuple[str, str], ...] = ()
 
     def get(self, name: str, default: str = "") -> str:
-        return next((value for key, value in self.fields if key == name), default)
+        """The field's value; the last one where it is given several times."""
+        return dict(self.fields).get(name, default)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """A Go-style boolean field; raise `UsageError` for anything else."""
@@ -189,6 +192,14 @@ def parse_option(text: str, *, flag: str, types: Sequence[str], shorthand: Calla
     return Option(kind, tuple(pairs))
 
 
+def separate_caches(texts: Iterable[str]) -> list[str]:
+    """The caches that flags name, one each: an empty flag is none, and references may share one, as with buildx."""
+    separate: list[str] = []
+    for text in filter(None, texts):
+        separate += [text] if "=" in text else split_fields(text)
+    return separate
+
+
 def parse_cache_from(text: str) -> Option:
     """`type=registry,ref=…`, `type=local,src=…`, or just a reference as docker users write it."""
     option = parse_option(
@@ -214,7 +225,7 @@ def parse_cache_to(text: str) -> Option:
     required = {"registry": "ref", "local": "dest"}.get(option.type)
     if required and not option.get(required):
         raise UsageError(f"--cache-to {text}: {required}=… is missing")
-    if (mode := option.get("mode", "min")) not in ("min", "max"):
+    if (mode := option.get("mode") or "min") not in ("min", "max"):
         raise UsageError(f"--cache-to {text}: mode must be min or max, not {mode!r}")
     return option
 
@@ -263,15 +274,63 @@ def check_exports(cache_to: Sequence[Option], outputs: Sequence[Option]) -> None
                 _check_fields(option, _FLAGS[flag])
             except UsageError as error:
                 raise UsageError(f"--{flag} {option}: {error}") from error
-    wanted = [(option.type, option.get("ref") or option.get("dest")) for option in cache_to]
-    for option, place in zip(cache_to, wanted, strict=True):
-        if option.type != "inline" and wanted.count(place) > 1:
+    places = [_place(option) for option in cache_to] if len(cache_to) > 1 else []
+    for option, place in zip(cache_to, places, strict=False):
+        if option.type != "inline" and places.count(place) > 1:
             raise UsageError(f"--cache-to {option}: two caches cannot go to the same place")
+    for option in cache_to:
         docker = not option.flag("oci-mediatypes", default=True)
         if docker and option.flag("image-manifest"):
             raise UsageError(
                 f"--cache-to {option}: a cache with image-manifest=true needs oci-mediatypes=true"
             )
+
+
+def _place(option: Option) -> tuple[str, ...]:
+    """Where a cache goes, by whatever name."""
+    if option.type == "local":
+        return option.type, os.path.realpath(option.get("dest")), option.get("tag") or "latest"
+    from inlay.reference import parse
+
+    try:
+        reference = parse(option.get("ref"))
+    except UsageError:
+        return option.type, option.get("ref")
+    return option.type, str(reference._replace(tag=reference.tag or "latest"))
+
+
+_PACKING = "oci-mediatypes compression compression-level force-compression"
+_IMAGE = f"name push store rewrite-timestamp {_PACKING}"
+_CACHE = f"mode ignore-error image-manifest {_PACKING}"
+_FIELDS = {
+    "cache-from": {"registry": "ref", "local": "src tag digest", "oci-layout": "src tag digest"},
+    "cache-to": {
+        "inline": _CACHE,
+        "registry": f"ref {_CACHE}",
+        "local": f"dest tag reset {_CACHE}",
+    },
+    "output": {
+        "image": _IMAGE,
+        "registry": _IMAGE,
+        "oci": f"dest tar name rewrite-timestamp {_PACKING}",
+        "docker": f"dest tar name rewrite-timestamp {_PACKING}",
+        "local": "dest platform-split",
+        "tar": "dest platform-split",
+        "cacheonly": "",
+    },
+}
+
+
+def unknown_fields(request: BuildRequest) -> Iterator[tuple[str, Option, str, Sequence[str]]]:
+    """What is asked for in vain: flag, option, the name of its field, and the names that have an effect there.
+
+    That is no error: BuildKit has fields that are of no use here, and takes any.
+    """
+    given = {"cache-from": request.cache_from, "cache-to": request.cache_to, "output": request.outputs}
+    for flag, options in given.items():
+        for option in options:
+            known = _FIELDS[flag][option.type].split()
+            yield from ((flag, option, name, known) for name, _ in option.fields if name not in known)
 
 
 def _check_fields(option: Option, flags: Iterable[str]) -> None:

@@ -97,6 +97,24 @@ def test_a_cache_that_cannot_be_had_is_a_warning(closed_port: int, tmp_path: Pat
     assert done.out.startswith("sha256:")
 
 
+def test_a_misspelt_field_of_a_cache_is_a_warning(tmp_path: Path) -> None:
+    place = f"type=local,dest={tmp_path}/cache"
+    done = build(
+        tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "--cache-to", f"{place},mod=max", "--progress=plain"
+    )
+    assert done.code == 0
+    assert f"WARN: --cache-to {place},mod=max: mod has no effect; did you mean mode?" in done.err
+
+
+def test_a_cache_cannot_be_written_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = build(
+        tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "--cache-to", f"type=local,dest={tmp_path}/file"
+    )
+    assert done.code == FAILED
+    assert done.err.endswith(f"inlay: cannot export the cache: '{tmp_path}/file': file exists\n")
+
+
 def test_a_push_to_nobody_fails_and_leaves_no_image(closed_port: int, tmp_path: Path) -> None:
     done = build(
         tmp_path, "FROM scratch\nCOPY Dockerfile /\n", "-t", f"127.0.0.1:{closed_port}/app:1", "--push"

@@ -22,6 +22,7 @@ from inlay.request import (
     parse_secret,
     parse_ssh,
     pushing,
+    separate_caches,
     with_inline_cache,
 )
 from inlay.typing import TYPE_CHECKING
@@ -266,7 +267,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         outputs = pushing(outputs)
     given = (_build_arg(text) for text in arguments.build_arg)
     build_args = tuple((name, value) for name, value in given if value is not None)
-    cache_to = [parse_cache_to(text) for text in arguments.cache_to]
+    cache_to = [parse_cache_to(text) for text in separate_caches(arguments.cache_to)]
     return BuildRequest(
         context=arguments.context,
         dockerfile=arguments.file,
@@ -277,7 +278,7 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
         labels=tuple(_label(text) for text in arguments.label),
         annotations=tuple(parse_pair(text, "--annotation") for text in arguments.annotation),
         outputs=tuple(outputs),
-        cache_from=tuple(parse_cache_from(text) for text in arguments.cache_from),
+        cache_from=tuple(parse_cache_from(text) for text in separate_caches(arguments.cache_from)),
         cache_to=tuple(with_inline_cache(cache_to, dict(build_args))),
         no_cache=arguments.no_cache,
         no_cache_filter=tuple(part for text in arguments.no_cache_filter for part in text.split(",") if part),
