@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from inlay.errors import UsageError
+from inlay.output import plan_outputs
 from inlay.request import (
     BuildRequest,
     Option,
-    check_exports,
     parse_age,
     parse_cache_from,
     parse_cache_to,
@@ -83,11 +83,13 @@ def test_an_empty_mode_is_the_default() -> None:
 )
 def test_two_caches_cannot_go_to_one_place_whatever_it_is_called(pair: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="two caches cannot go to the same place"):
-        check_exports([parse_cache_to(text) for text in pair], [])
+        plan_outputs(BuildRequest(cache_to=tuple(map(parse_cache_to, pair))))
 
 
 def test_caches_of_two_tags_may_be_in_one_folder() -> None:
-    check_exports([parse_cache_to(f"type=local,dest=c,tag={tag}") for tag in ("a", "b")], [])
+    plan_outputs(
+        BuildRequest(cache_to=tuple(parse_cache_to(f"type=local,dest=c,tag={tag}") for tag in ("a", "b")))
+    )
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,11 @@ def plan_outputs(request: BuildRequest) -> list[Output]:
     """What `request` wants written. Raises `UsageError`, before anything is built."""
     names = tuple(_name(tag, "-t") for tag in request.tags)
     check_exports(request.cache_to, request.outputs)
-    for option in request.cache_to:
-        if option.type == "registry":
-            _name(option.get("ref"), "--cache-to")
+    caches = [option for option in request.cache_to if option.type == "registry"]
+    places = [_name(option.get("ref"), "--cache-to") for option in caches]
+    for option, place in zip(caches, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"--cache-to {option}: two caches cannot go to the same place")
     options = request.outputs or (Option("image"),)
     outputs = []
     for option in options:

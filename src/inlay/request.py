@@ -274,11 +274,10 @@ def check_exports(cache_to: Sequence[Option], outputs: Sequence[Option]) -> None
                 _check_fields(option, _FLAGS[flag])
             except UsageError as error:
                 raise UsageError(f"--{flag} {option}: {error}") from error
-    places = [_place(option) for option in cache_to] if len(cache_to) > 1 else []
-    for option, place in zip(cache_to, places, strict=False):
-        if option.type != "inline" and places.count(place) > 1:
-            raise UsageError(f"--cache-to {option}: two caches cannot go to the same place")
+    folders = [_folder(option) for option in cache_to if option.type == "local"]
     for option in cache_to:
+        if option.type == "local" and folders.count(_folder(option)) > 1:
+            raise UsageError(f"--cache-to {option}: two caches cannot go to the same place")
         docker = not option.flag("oci-mediatypes", default=True)
         if docker and option.flag("image-manifest"):
             raise UsageError(
@@ -286,17 +285,8 @@ def check_exports(cache_to: Sequence[Option], outputs: Sequence[Option]) -> None
             )
 
 
-def _place(option: Option) -> tuple[str, ...]:
-    """Where a cache goes, by whatever name."""
-    if option.type == "local":
-        return option.type, os.path.realpath(option.get("dest")), option.get("tag") or "latest"
-    from inlay.reference import parse
-
-    try:
-        reference = parse(option.get("ref"))
-    except UsageError:
-        return option.type, option.get("ref")
-    return option.type, str(reference._replace(tag=reference.tag or "latest"))
+def _folder(option: Option) -> tuple[str, str]:
+    return os.path.realpath(option.get("dest")), option.get("tag") or "latest"
 
 
 _PACKING = "oci-mediatypes compression compression-level force-compression"
