@@ -72,7 +72,7 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
         except OSError as error:
             raise SolveError(f"{store.root}: {system_error(error)}") from error
         if result.steps_run:
-            from inlay.pruning import prune_to_policy
+            from inlay.store.pruning import prune_to_policy
 
             prune_to_policy(store, warn=warn)
         return result
@@ -266,7 +266,7 @@ class _Build:
         if solver is None or not (self.request.explain or solver.missing):
             return tuple(outcomes.values())
         from inlay.explanation import Explainer
-        from inlay.journal import Journal
+        from inlay.store.journal import Journal
 
         explainer = Explainer(
             solver,
@@ -296,7 +296,7 @@ class _Build:
         if self.solver is None or not (ran or imported or self.request.explain):
             return
         from inlay.explanation import remember
-        from inlay.journal import Journal
+        from inlay.store.journal import Journal
 
         try:
             remember(self.solver, self.steps.values(), Journal(self.store.root))

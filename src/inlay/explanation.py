@@ -7,7 +7,6 @@ from __future__ import annotations
 import stat as mode_bits
 
 from inlay.actions.step import Step
-from inlay.journal import StepNote
 from inlay.llb.difference import differences, fields_of, kind_of
 from inlay.llb.keys import cache_map, pre_image
 from inlay.llb.ops import SourceOp
@@ -31,6 +30,7 @@ from inlay.solver.explain import (
 from inlay.solver.keys import Link, is_random
 from inlay.solver.vertex import Edge
 from inlay.sources.http import shown_url
+from inlay.store.journal import StepNote
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from inlay.archive.listing import Change as FileChange
     from inlay.archive.listing import File, Listing
     from inlay.archive.tree import Tree
-    from inlay.journal import Journal
     from inlay.llb.keys import ContentSelector
     from inlay.solver.explain import Cause
     from inlay.solver.keys import KeyId, RecordGraph
     from inlay.solver.solver import Solver
+    from inlay.store.journal import Journal
 
 MAX_CANDIDATES = 256
 MAX_FIELDS = 4

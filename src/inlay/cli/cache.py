@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inlay.cache.inspection import Inspected, Record
-    from inlay.journal import Journal
     from inlay.request import StepOutcome
+    from inlay.store.journal import Journal
 
 _FORMS = {
     "inline": "inline cache of {platform}, in the config of image",
@@ -65,10 +65,10 @@ def _warn(text: str) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from inlay.cache.inspection import inspect_cache
-    from inlay.journal import Journal
     from inlay.rootless import enter
     from inlay.sources.places import Places
     from inlay.store import Store
+    from inlay.store.journal import Journal
 
     option = cache_option(arguments.cache)
     if arguments.context:

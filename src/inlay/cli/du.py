@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from inlay.usage import Item
+    from inlay.store.usage import Item
 
 _TITLES = {
     "image": "images",
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _du(arguments: argparse.Namespace) -> int:
     from inlay.rootless import enter
     from inlay.store import Store
-    from inlay.usage import Survey
+    from inlay.store.usage import Survey
 
     enter()
     with Store(arguments.root, warn=lambda text: print(f"inlay: {text}", file=sys.stderr)) as store:

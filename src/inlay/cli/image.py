@@ -39,7 +39,7 @@ def _warn(text: str) -> None:
 
 def _ls(arguments: argparse.Namespace) -> int:
     from inlay.store import Store
-    from inlay.usage import named_images
+    from inlay.store.usage import named_images
 
     with Store(arguments.root, warn=_warn) as store:
         images = named_images(store)
@@ -58,9 +58,9 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 
 def _rm(arguments: argparse.Namespace) -> int:
-    from inlay.pruning import remove_images
     from inlay.rootless import enter
     from inlay.store import Store
+    from inlay.store.pruning import remove_images
 
     enter()
     with Store(arguments.root, warn=_warn) as store:

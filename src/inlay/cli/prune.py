@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from inlay.pruning import Policy
     from inlay.store import Store
-    from inlay.usage import Item
+    from inlay.store.pruning import Policy
+    from inlay.store.usage import Item
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +56,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from inlay.pruning import prune
     from inlay.rootless import enter
     from inlay.store import Store
+    from inlay.store.pruning import prune
 
     policy = policy_of(arguments)
 
@@ -76,7 +76,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 def policy_of(arguments: argparse.Namespace) -> Policy:
     """What the flags ask for. Raises `UsageError`."""
-    from inlay.pruning import Policy, parse_kind
+    from inlay.store.pruning import Policy, parse_kind
 
     policy = Policy(everything=arguments.all, kinds=tuple(map(parse_kind, arguments.type)))
     for text in arguments.filter:
@@ -98,7 +98,7 @@ def _agrees(store: Store, policy: Policy) -> bool:
     """Ask, where there is somebody to answer."""
     if not sys.stdin.isatty():
         return True
-    from inlay.pruning import prune
+    from inlay.store.pruning import prune
 
     doomed = prune(store, policy, dry_run=True)
     if not doomed:

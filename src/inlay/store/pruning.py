@@ -20,8 +20,7 @@ from inlay.oci.referrers import is_referrers_tag
 from inlay.reference import parse as parse_reference
 from inlay.request import parse_age
 from inlay.snapshot.snapshotter import LayerDirs
-from inlay.typing import TYPE_CHECKING, NamedTuple
-from inlay.usage import (
+from inlay.store.usage import (
     CACHE_MOUNT,
     GIT,
     IMAGE,
@@ -33,13 +32,14 @@ from inlay.usage import (
     images_in,
     tree_roots,
 )
+from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from inlay.oci.descriptor import Descriptor
     from inlay.store import Store
-    from inlay.usage import Item
+    from inlay.store.usage import Item
 
 KEEP_S = 60 * 24 * 3600.0
 """What no build has used for so long goes by itself; `INLAY_KEEP` is another duration, 0 is for ever."""
