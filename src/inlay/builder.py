@@ -51,8 +51,13 @@ if TYPE_CHECKING:
 __all__ = ["NotCached", "build"]
 
 
-def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: None) -> BuildResult:
+def build(
+    request: BuildRequest, sink: Callable[[Event], None] = lambda event: None, *, is_last: bool = False
+) -> BuildResult:
     """Build what `request` asks for; blocks. `sink` gets the events, from several threads.
+
+    `is_last`: the process ends soon after, which closes the store; SQLite would fold its logs into its files and
+    wait for the disk (10 ms and more), as some later build does anyway.
 
     Raises `InlayError`s: `DockerfileError`, `SolveError`, `RegistryError`, `ExportError`, `UsageError`.
     """
@@ -63,19 +68,32 @@ def build(request: BuildRequest, sink: Callable[[Event], None] = lambda event: N
 
     for flag, option, name, known in unknown_fields(request):
         warn(f"--{flag} {option}: {_without_effect(name, known)}")
-    with Store(request.root, warn=warn) as store:
-        try:
-            work = _Build(request, outputs, store, sink)
-            result = run(work.run(), abort=work.cancel)
-        except BrokenPipeError:
-            raise  # nobody listens to `sink` any more
-        except OSError as error:
-            raise SolveError(f"{store.root}: {system_error(error)}") from error
-        if result.steps_run:
-            from inlay.store.pruning import prune_to_policy
+    store = Store(request.root, warn=warn)
+    if is_last:
+        _left_open.append(store)
+        return _build_in(store, request, outputs, sink)
+    with store:
+        return _build_in(store, request, outputs, sink)
 
-            prune_to_policy(store, warn=warn)
-        return result
+
+_left_open: list[Store] = []
+
+
+def _build_in(
+    store: Store, request: BuildRequest, outputs: Sequence[Output], sink: Callable[[Event], None]
+) -> BuildResult:
+    try:
+        work = _Build(request, outputs, store, sink)
+        result = run(work.run(), abort=work.cancel)
+    except BrokenPipeError:
+        raise  # nobody listens to `sink` any more
+    except OSError as error:
+        raise SolveError(f"{store.root}: {system_error(error)}") from error
+    if result.steps_run:
+        from inlay.store.pruning import prune_to_policy
+
+        prune_to_policy(store, warn=lambda message: sink(Warned("", message)))
+    return result
 
 
 class _Build:

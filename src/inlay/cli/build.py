@@ -224,7 +224,7 @@ def _build(arguments: argparse.Namespace) -> int:
         entry.wait()
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
     try:
-        result = build(request, sink)
+        result = build(request, sink, is_last=True)
     except NotCached as error:
         _explain(error.steps)
         sys.stderr.write(f"inlay: {error}\n")
