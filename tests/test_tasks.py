@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -228,3 +231,18 @@ def test_a_signal_ends_the_work_whenever_it_comes() -> None:
         timer.join()
     signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begun < 50
+
+
+def test_a_thread_is_started_while_another_one_imports_threading() -> None:
+    code = (
+        "import sys, types\n"
+        "from inlay.tasks import start_thread\n"
+        "assert 'threading' not in sys.modules\n"
+        "sys.modules['threading'] = types.ModuleType('threading')  # as far as it has come\n"
+        "done = []\n"
+        "start_thread(lambda: done.append(1))()\n"
+        "assert done == [1]\n"
+        "del sys.modules['threading']\n"
+    )
+    source = Path(__file__).parents[1] / "src"
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, env={"PYTHONPATH": str(source)})

@@ -210,15 +210,15 @@ class _Loop:
             join()
 
 
-def start_thread(function: Callable[[], None]) -> Callable[[], object]:
-    """Call `function`, which raises nothing, on another thread; return what waits for its end.
+_threading = sys.modules.get("threading")
+"""It takes 2 ms to import. Where somebody has done that before (a program that uses inlay, a debugger), it is used,
+so that they see inlay's threads. Later it may be half-imported, by one of those."""
 
-    `threading` takes 2 ms to import. Where somebody has done that (a program that uses inlay, a debugger), it is
-    used, so that they see the thread.
-    """
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        thread = threading.Thread(target=function, name="inlay", daemon=True)
+
+def start_thread(function: Callable[[], None]) -> Callable[[], object]:
+    """Call `function`, which raises nothing, on another thread; return what waits for its end."""
+    if _threading is not None:
+        thread = _threading.Thread(target=function, name="inlay", daemon=True)
         thread.start()
         return cast("Callable[[], object]", thread.join)
     ended = _thread.allocate_lock()
