@@ -52,10 +52,15 @@ __all__ = ["NotCached", "build"]
 
 
 def build(
-    request: BuildRequest, sink: Callable[[Event], None] = lambda event: None, *, is_last: bool = False
+    request: BuildRequest,
+    sink: Callable[[Event], None] = lambda event: None,
+    *,
+    places: Places | None = None,
+    is_last: bool = False,
 ) -> BuildResult:
     """Build what `request` asks for; blocks. `sink` gets the events, from several threads.
 
+    `places`: those of `outset.begin`, where it was called.
     `is_last`: the process ends soon after, which closes the store; SQLite would fold its logs into its files and
     wait for the disk (10 ms and more), as some later build does anyway.
 
@@ -71,19 +76,17 @@ def build(
     store = Store(request.root, warn=warn)
     if is_last:
         _left_open.append(store)
-        return _build_in(store, request, outputs, sink)
+        return _finish(store, lambda: _Build(request, outputs, store, sink, places))
     with store:
-        return _build_in(store, request, outputs, sink)
+        return _finish(store, lambda: _Build(request, outputs, store, sink, places))
 
 
 _left_open: list[Store] = []
 
 
-def _build_in(
-    store: Store, request: BuildRequest, outputs: Sequence[Output], sink: Callable[[Event], None]
-) -> BuildResult:
+def _finish(store: Store, begin: Callable[[], _Build]) -> BuildResult:
     try:
-        work = _Build(request, outputs, store, sink)
+        work = begin()
         result = run(work.run(), abort=work.cancel)
     except BrokenPipeError:
         raise  # nobody listens to `sink` any more
@@ -92,7 +95,7 @@ def _build_in(
     if result.steps_run:
         from inlay.store.pruning import prune_to_policy
 
-        prune_to_policy(store, warn=lambda message: sink(Warned("", message)))
+        prune_to_policy(store, warn=lambda message: work.emit(Warned("", message)))
     return result
 
 
@@ -100,13 +103,18 @@ class _Build:
     """The parts of one build, and the order in which they work."""
 
     def __init__(
-        self, request: BuildRequest, outputs: Sequence[Output], store: Store, sink: Callable[[Event], None]
+        self,
+        request: BuildRequest,
+        outputs: Sequence[Output],
+        store: Store,
+        sink: Callable[[Event], None],
+        places: Places | None,
     ) -> None:
         self.request = request
         self.outputs = outputs
         self.store = store
         self.emit = sink
-        self.places = Places(
+        self.places = places or Places(
             store.root,
             insecure_registries=request.insecure_registries,
             registry_mirrors=request.registry_mirrors,

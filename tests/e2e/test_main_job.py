@@ -138,6 +138,22 @@ def test_an_unchanged_build_makes_two_requests(
     assert requests[-1] == "HEAD /v2/unchanged/manifests/1"
 
 
+def test_an_imported_build_asks_each_question_once(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    ref = f"{docker_registry.host}/asked-once:1"
+    build = ("build", "--push", "--cache-to", "type=inline", "-t", ref, str(context))
+    assert inlay(*build, "--root", str(tmp_path / "a")).code == 0
+    mark = (docker_registry.folder / "log").stat().st_size
+    done = inlay(*build, "--root", str(tmp_path / "b"), "--cache-from", ref)
+    assert done.code == 0, done.err
+    assert " 0 run · " in done.err.splitlines()[-1]
+    layers = len(config_of(docker_registry.host, "asked-once", "1")[1]["layers"])
+    requests = docker_registry.requests(mark)
+    assert len(requests) == len(set(requests)) == 4 + layers, requests  # two manifests, two configs
+    assert sum(line.startswith("HEAD /v2/asked-once/blobs/") for line in requests) == layers
+
+
 def test_an_unchanged_build_loads_nothing_that_steps_need(
     context: Path, docker_registry: RunningRegistry, tmp_path: Path
 ) -> None:

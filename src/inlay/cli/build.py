@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.progress.events import Event
-    from inlay.request import StepOutcome
+    from inlay.request import BuildResult, StepOutcome
 
 
 _HIDDEN = "==SUPPRESS=="
@@ -218,13 +218,18 @@ def _build(arguments: argparse.Namespace) -> int:
         text, clean = call_frontend(request, call)
         sys.stdout.write(text)
         return 0 if clean else EXIT_FAILED
+    places = None
+    if entry is None:  # else there can be no threads yet
+        from inlay.outset import begin
+
+        places = begin(request)
     from inlay.builder import NotCached, build
 
     if entry is not None:
         entry.wait()
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
     try:
-        result = build(request, sink, is_last=True)
+        result = build(request, sink, places=places, is_last=True)
     except NotCached as error:
         _explain(error.steps)
         sys.stderr.write(f"inlay: {error}\n")
@@ -233,6 +238,12 @@ def _build(arguments: argparse.Namespace) -> int:
         if request.explain:
             _explain(error.steps)
         raise
+    _tell(result, request, arguments)
+    return 0
+
+
+def _tell(result: BuildResult, request: BuildRequest, arguments: argparse.Namespace) -> None:
+    """Write what was asked for of the result."""
     if request.explain:
         _explain(result.steps)
     if arguments.iidfile:
@@ -247,7 +258,6 @@ def _build(arguments: argparse.Namespace) -> int:
         from inlay.progress.summary import last_line
 
         sys.stderr.write(last_line(result) + "\n")
-    return 0
 
 
 def _explain(steps: Sequence[StepOutcome]) -> None:

@@ -21,11 +21,18 @@ from inlay.typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import BinaryIO, Literal
+    from typing import BinaryIO, Literal, Protocol
 
+    from inlay.registry.ahead import Question
     from inlay.registry.dial import Abort
 
     Pushed = Literal["exists", "mounted", "pushed"]
+
+    class _Find(Protocol):
+        """How a question is answered: with what `find` finds, or found before."""
+
+        def __call__(self, question: Question, find: Callable[[], T], /) -> T: ...
+
 
 T = TypeVar("T")
 
@@ -50,7 +57,7 @@ class Repository:
     """`host` is a registry as references name it (`docker.io`, `localhost:5000`), `path` the rest without tag
     (`library/busybox`). Itself a `BlobSource`."""
 
-    __slots__ = ("_mirrors", "_own", "host", "path", "transport")
+    __slots__ = ("_find", "_mirrors", "_own", "host", "path", "transport")
 
     def __init__(self, host: str, path: str, transport: Transport) -> None:
         if not is_path(path):
@@ -58,6 +65,8 @@ class Repository:
         self.host = host
         self.path = path
         self.transport = transport
+        self._find: _Find = transport.ahead.answer
+        """Questions that may have been asked ahead go through this."""
         self._own = Endpoint(host, path)
         self._mirrors = [
             Endpoint(*f"{mirror.strip('/')}/{path}".split("/", 1))
@@ -71,10 +80,17 @@ class Repository:
         """The same repository; `abort` ends its calls."""
         return Repository(self.host, self.path, self.transport.within(abort))
 
+    def ahead(self) -> Repository:
+        """The same repository, for somebody who does not need the answers, but knows that they will be needed."""
+        repository = Repository(self.host, self.path, self.transport)
+        repository._find = self.transport.ahead.ask
+        return repository
+
     def fetch_manifest(self, ref: str) -> Manifest | Index:
         """Pull the manifest or index that a tag or digest names, verified. Raises `ContentError` for one that
         is malformed or larger than 4 MiB."""
-        return self._read(lambda endpoint: self._fetch_manifest_at(endpoint, ref))
+        question = ("manifest", self.host, self.path, ref)
+        return self._find(question, lambda: self._read(lambda at: self._fetch_manifest_at(at, ref)))
 
     def _fetch_manifest_at(self, endpoint: Endpoint, ref: str) -> Manifest | Index:
         response, raw = self._fetch_raw(endpoint, ref)
@@ -95,7 +111,9 @@ class Repository:
         return response, raw
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        return self._read(lambda endpoint: self._has_blob_at(endpoint, descriptor.digest, descriptor.size))
+        digest, size = descriptor.digest, descriptor.size
+        question = ("has blob", self.host, self.path, digest)
+        return self._find(question, lambda: self._read(lambda at: self._has_blob_at(at, digest, size)))
 
     def _has_blob_at(self, endpoint: Endpoint, digest: Digest, size: int) -> bool:
         if endpoint is self._own:
@@ -121,8 +139,12 @@ class Repository:
         if descriptor.size > limit:
             named = self._named(descriptor.digest)
             raise ContentError(f"{named} has {descriptor.size} bytes, more than the {limit} that are read")
-        with self.open_blob(descriptor) as stream:
-            return stream.read()
+
+        def find() -> bytes:
+            with self.open_blob(descriptor) as stream:
+                return stream.read()
+
+        return self._find(("blob", self.host, self.path, descriptor.digest), find)
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> BinaryIO:
         """Open a blob for streaming; where the connection is lost, it goes on from there on a new one."""
@@ -169,9 +191,23 @@ class Repository:
 
     def has_manifest(self, descriptor: Descriptor, ref: str) -> bool:
         """Whether `ref` names just this manifest here, so that what it refers to is here too."""
-        request = self._manifest_request("HEAD", self._own, ref)._replace(scopes=self._push_scope)
-        with self.transport.open(request) as response:
-            return response.status == 200 and response.header("docker-content-digest") == descriptor.digest
+        return self.look_up(ref) == descriptor.digest
+
+    def note(self, ref: str, digest: str) -> None:
+        """Answer `look_up` ahead: `digest` is what the registry has just sent for `ref`."""
+        if not self._mirrors:
+            self._find(("tag", self.host, self.path, ref), lambda: digest)
+
+    def look_up(self, ref: str) -> str:
+        """The digest that the registry itself, no mirror, has under `ref`; empty where it has none, or does not
+        say."""
+
+        def find() -> str:
+            request = self._manifest_request("HEAD", self._own, ref)._replace(scopes=self._push_scope)
+            with self.transport.open(request) as response:
+                return response.header("docker-content-digest") if response.status == 200 else ""
+
+        return self._find(("tag", self.host, self.path, ref), find)
 
     def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor:
         """Push a manifest or index under a tag, or, by default, its digest alone."""

@@ -11,6 +11,7 @@ import time
 from _thread import allocate_lock
 
 from inlay.errors import ContentError, RegistryError, Unauthorized
+from inlay.registry.ahead import Ahead
 from inlay.registry.auth import Authenticator, DockerConfig
 from inlay.registry.dial import Abort, Tls, dial
 from inlay.registry.proxy import Proxy, proxy_for
@@ -130,6 +131,7 @@ class _Shared:
         self.schemes: dict[str, str] = {}
         self.authenticators: dict[str, Authenticator] = {}
         self.silent: set[str] = set()
+        self.ahead = Ahead()
 
 
 class Transport:
@@ -167,6 +169,11 @@ class Transport:
     def silent(self) -> set[str]:
         """Mirrors that did not answer: they are not asked again."""
         return self._shared.silent
+
+    @property
+    def ahead(self) -> Ahead:
+        """Answers that were asked for before they are needed."""
+        return self._shared.ahead
 
     def cancel(self) -> None:
         """Make all calls that are under way, and all later ones, raise `RegistryError` soon."""

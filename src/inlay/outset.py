@@ -1,0 +1,137 @@
+"""What a build will ask of registries in any case, asked while most of the program is still being imported.
+
+On the command line it is known at once which caches are to be imported, what the Dockerfile starts FROM, and which
+tags are to be pushed. The answers are there when they are needed; a question that fails is asked again by whoever
+needs its answer, and told then.
+"""
+
+from __future__ import annotations
+
+import os
+
+from inlay.errors import InlayError
+from inlay.reference import parse as parse_reference
+from inlay.sources.places import Places
+from inlay.store import default_root
+from inlay.tasks import start_thread
+from inlay.typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from inlay.reference import Reference
+    from inlay.request import BuildRequest
+
+_CONFIG_LIMIT = 8 << 20
+_DOCKERFILE_LIMIT = 1 << 20
+_MAX_LAYERS = 32
+"""Whether an image's layers are there is asked of each: of more, several at a time by who needs to know it."""
+
+
+def begin(request: BuildRequest) -> Places:
+    """The places of a build; other threads have begun to ask them."""
+    root = os.path.abspath(request.root or default_root())
+    places = Places(
+        root,
+        insecure_registries=request.insecure_registries,
+        registry_mirrors=request.registry_mirrors,
+    )
+    if not os.path.exists(f"{root}/index.json"):  # else the store itself is asked first
+        outset = _Outset(request, places, root)
+        if any(option.type == "registry" for option in request.cache_from):
+            start_thread(lambda: _try(outset.ask_caches))
+        start_thread(lambda: _try(outset.ask_base_and_tags))
+    return places
+
+
+def _try(ask: Callable[[], None]) -> None:
+    try:
+        ask()
+    except (InlayError, OSError, ValueError, RecursionError):
+        return
+
+
+class _Outset:
+    def __init__(self, request: BuildRequest, places: Places, root: str) -> None:
+        self._request = request
+        self._places = places
+        self._root = root
+        self._has_cache = os.path.exists(f"{root}/cache.db")
+
+    def ask_caches(self) -> None:
+        """What the caches' manifests and configs are, and whether the layers that they name are there."""
+        from inlay.oci.image import Manifest
+
+        for option in self._request.cache_from:
+            if option.type != "registry":
+                continue
+            reference = parse_reference(option.get("ref"))
+            repository = self._places.repository(reference).ahead()
+            tag = str(reference.digest or reference.tag or "latest")
+            top = repository.fetch_manifest(tag)
+            if not isinstance(top, Manifest):
+                continue
+            if reference.with_default_tag() in self._pushed():
+                repository.note(tag, top.digest)
+            repository.read_blob(top.config, _CONFIG_LIMIT)
+            for layer in top.layers if len(top.layers) <= _MAX_LAYERS else ():
+                repository.has_blob(layer)
+
+    def ask_base_and_tags(self) -> None:
+        """What the last stage's base image is; and, where nothing may have to run, what the pushed tags are now."""
+        base = self._base()
+        if base is not None:
+            _try(lambda: self._ask_image(base))
+        if self._has_cache and not self._request.cache_from:
+            for reference in self._pushed():
+                self._places.repository(reference).ahead().look_up(reference.tag)
+
+    def _ask_image(self, reference: Reference) -> None:
+        from inlay.oci.image import Index, choose_platform
+        from inlay.platform import host
+
+        repository = self._places.repository(reference).ahead()
+        image = repository.fetch_manifest(str(reference.digest or reference.tag))
+        if isinstance(image, Index):
+            chosen = choose_platform(image, host())
+            if chosen is None:
+                return
+            image = repository.fetch_manifest(chosen.digest)
+        if isinstance(image, Index) or os.path.exists(f"{self._root}/blobs/sha256/{image.config.digest.hex}"):
+            return
+        repository.read_blob(image.config, _CONFIG_LIMIT)
+
+    def _base(self) -> Reference | None:
+        """The image that the last stage is made from, where that is easily told."""
+        from inlay.dockerfile.parser import parse
+        from inlay.sources.maincontext import find_context
+
+        request = self._request
+        others = request.target or request.platforms or request.build_contexts
+        if others or request.dockerfile == "-" or not os.path.isdir(request.context):
+            return None
+        found = find_context(
+            request.context, request.dockerfile, _no_input, empty=self._root, limit=_DOCKERFILE_LIMIT
+        )
+        with open(os.path.join(found.dockerfile_folder, found.name), "rb") as file:
+            parsed = parse(file.read(_DOCKERFILE_LIMIT))
+        bases: dict[str, str] = {}
+        base = ""
+        for node in parsed.instructions:
+            if node.name == "from" and node.arguments:
+                base = bases.get(node.arguments[0].lower(), node.arguments[0]) if not node.flags else "$"
+                if len(node.arguments) == 3:
+                    bases[node.arguments[2].lower()] = base
+        return None if base in ("", "scratch") or "$" in base else parse_reference(base).with_default_tag()
+
+    def _pushed(self) -> list[Reference]:
+        names: list[str] = []
+        for option in self._request.outputs:
+            if option.type == "registry" or (option.type == "image" and option.flag("push")):
+                names += option.get("name").split(",") if option.get("name") else self._request.tags
+        return [parse_reference(name).with_default_tag() for name in names]
+
+
+def _no_input() -> BinaryIO:
+    raise OSError("standard input is not for this")
