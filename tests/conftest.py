@@ -34,10 +34,13 @@ _HTPASSWD = "builder:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQM
 
 
 class RunningRegistry(NamedTuple):
-    """A `docker-registry` (Debian's package) at `host`; `folder` holds its data and its log."""
+    """A `docker-registry` (Debian's package) at `host`; `folder` holds its data and its log. It may let in nobody
+    but `user` with `password`."""
 
     host: str
     folder: Path
+    user: str = ""
+    password: str = ""
 
     def requests(self, since: int = 0) -> list[str]:
         """Method and path of each request that the access log shows from byte `since` on."""
@@ -94,11 +97,12 @@ def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 @pytest.fixture(scope="session")
 def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    """A registry that asks for `USER` and `PASSWORD` (Basic)."""
+    """A registry that asks for a name and a password (Basic)."""
     folder = tmp_path_factory.mktemp("guarded-registry")
     (folder / "htpasswd").write_text(_HTPASSWD)
     auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
-    yield from run_registry(folder, auth)
+    for registry in run_registry(folder, auth):
+        yield registry._replace(user=USER, password=PASSWORD)
 
 
 @pytest.fixture

@@ -369,6 +369,9 @@ def _credentials() -> Finding:
     if missing:
         told = f"docker-credential-{missing[0]}, which {config.path} names, is not installed"
         return Finding("credentials", "limited", told)
-    if not os.path.exists(config.path):
+    places = ["DOCKER_AUTH_CONFIG"] if os.environ.get("DOCKER_AUTH_CONFIG") else []
+    if os.path.exists(config.path):
+        places.append(f"{config.path}{' by ' + ', '.join(helpers) if helpers else ''}")
+    if not places:
         return Finding("credentials", "ok", f"none: there is no {config.path}")
-    return Finding("credentials", "ok", f"from {config.path}{' by ' + ', '.join(helpers) if helpers else ''}")
+    return Finding("credentials", "ok", f"from {' and '.join(places)}")

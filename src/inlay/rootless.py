@@ -19,6 +19,8 @@ from __future__ import annotations
 import errno
 import os
 
+from inlay import outside
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -30,6 +32,8 @@ _INITIAL_NAMESPACE = 0xEFFFFFFD
 CAP_SYS_ADMIN = 21
 _NEEDED = 0xA80425FB | 1 << CAP_SYS_ADMIN
 """The capabilities that a build needs: those that steps have (docker's default), and for mounting."""
+
+_WRITTEN = b"+"
 
 _USUAL_IDS = 1 << 16
 """Images take it that ids up to 65535 exist: `nobody` is 65534."""
@@ -53,15 +57,14 @@ class Entry:
     """A user namespace that this process is in, and whose ids are being mapped. `wait` for them before
     making a file or starting a program."""
 
-    __slots__ = ("_gid", "_uid", "_writer")
+    __slots__ = ("_answers", "_gid", "_uid")
 
-    def __init__(self, uid: int, gid: int, writer: int) -> None:
-        self._uid, self._gid, self._writer = uid, gid, writer
+    def __init__(self, uid: int, gid: int, answers: int) -> None:
+        self._uid, self._gid, self._answers = uid, gid, answers
 
     def wait(self) -> None:
         """Wait for the maps. Where nobody may write the wide ones, map the caller's own ids."""
-        _, status = os.waitpid(self._writer, 0)
-        if status == 0:
+        if os.read(self._answers, 1) == _WRITTEN:
             return
         _write_map("/proc/self/setgroups", "deny")
         _write_map("/proc/self/gid_map", f"0 {self._gid} 1")
@@ -85,22 +88,22 @@ def begin_to_enter() -> Entry | None:
         return None
     uid, gid = os.geteuid(), os.getegid()
     _keep_home(uid)
-    ready, go = os.pipe()
+    (requests, asking), (answers, answering) = os.pipe(), os.pipe()
     writer = os.fork()  # from outside: inside, newuidmap would have no privileges
     if writer == 0:
-        os.close(go)
-        _write_maps_when(ready, os.getppid(), uid, gid)
-    os.close(ready)
-    try:
-        if unshare() != 0:
-            return None
-        os.write(go, b"!")
-        entry, writer = Entry(uid, gid, writer), 0
-        return entry
-    finally:
-        os.close(go)
-        if writer:
-            os.waitpid(writer, 0)
+        os.close(asking)
+        os.close(answers)
+        _stay_outside(requests, answering, uid, gid)
+    os.close(requests)
+    os.close(answering)
+    if unshare() == 0:
+        os.write(asking, b"!")
+        outside.use(asking, answers)
+        return Entry(uid, gid, answers)
+    os.close(asking)
+    os.close(answers)
+    os.waitpid(writer, 0)
+    return None
 
 
 def _keep_home(uid: int) -> None:
@@ -122,15 +125,16 @@ def unshare() -> int:
     return ctypes.get_errno() if failed else 0
 
 
-def _write_maps_when(ready: int, pid: int, uid: int, gid: int) -> NoReturn:
-    """Map ids for process `pid` once `ready` has a byte; exit with 0 when both maps are written."""
-    failed = True
+def _stay_outside(requests: int, answers: int, uid: int, gid: int) -> NoReturn:
+    """Map ids for the parent process once `requests` has a byte, say so, and be its `outside` until it ends."""
     try:
-        if os.read(ready, 1):
+        pid = os.getppid()
+        if os.read(requests, 1):
             written = _map_all(pid) if uid == 0 else _map_granted(pid, uid, gid)
-            failed = not written
+            os.write(answers, _WRITTEN if written else b"-")
+            outside.serve(requests, answers)
     finally:
-        os._exit(failed)
+        os._exit(0)
 
 
 def _map_all(pid: int) -> bool:

@@ -108,6 +108,14 @@ def test_a_credential_helper_that_is_not_there_is_named(inlay: Callable[..., Any
     )
 
 
+def test_where_credentials_come_from_is_named(inlay: Callable[..., Any], tmp_path: Path) -> None:
+    env = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_AUTH_CONFIG": "{}"}
+    assert "from DOCKER_AUTH_CONFIG\n" in inlay("doctor", "--root", str(tmp_path / "s"), env=env).out
+    (tmp_path / "config.json").write_text("{}")
+    said = inlay("doctor", "--root", str(tmp_path / "s"), env=env).out
+    assert f"from DOCKER_AUTH_CONFIG and {tmp_path}/config.json\n" in said
+
+
 def test_a_store_that_cannot_be_is_a_failure(inlay: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = inlay("doctor", "--json", "--root", str(tmp_path / "file"))

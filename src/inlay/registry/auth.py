@@ -11,7 +11,7 @@ import os
 import time
 from _thread import allocate_lock
 
-from inlay import json
+from inlay import json, outside
 from inlay.errors import RegistryError, Unauthorized
 from inlay.regexp import regexp
 from inlay.registry.url import Url, quote
@@ -59,10 +59,10 @@ class Challenge(NamedTuple):
 
 
 class Fetch(Protocol):
-    """How a token service is asked: returns status and body, raises `RegistryError`."""
+    """How a token service is asked, with a form as body; returns status and body, raises `RegistryError`."""
 
     def __call__(
-        self, method: str, url: Url, headers: Mapping[str, str], body: bytes, *, limit: int
+        self, method: str, url: Url, authorization: str, body: bytes, *, limit: int
     ) -> tuple[int, bytes]: ...
 
 
@@ -83,12 +83,16 @@ def parse_challenges(header: str) -> list[Challenge]:
 
 
 class DockerConfig:
-    """docker's credential file, read when the first registry asks for credentials."""
+    """docker's credential file, read when the first registry asks for credentials.
 
-    __slots__ = ("_fields", "_lock", "notes", "path")
+    `given`, a text of that form, has its `auths` looked at first.
+    """
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("_fields", "_given", "_lock", "notes", "path")
+
+    def __init__(self, path: str, given: str = "") -> None:
         self.path = path
+        self._given = given
         self._fields: dict[str, Any] | None = None
         self._lock = allocate_lock()
         self.notes: list[str] = []
@@ -99,7 +103,7 @@ class DockerConfig:
         folder = environment.get("DOCKER_CONFIG") or os.path.join(
             environment.get("HOME") or os.path.expanduser("~"), ".docker"
         )
-        return cls(os.path.join(folder, "config.json"))
+        return cls(os.path.join(folder, "config.json"), environment.get("DOCKER_AUTH_CONFIG", ""))
 
     def credential(self, host: str) -> Credential | None:
         """The credential for a registry (`docker.io`, `host:port`); None where there is none."""
@@ -107,6 +111,8 @@ class DockerConfig:
             if self._fields is None:
                 self._fields = self._load()
             keys = (DOCKER_HUB, "docker.io", "registry-1.docker.io") if host == "docker.io" else (host,)
+            if self._given and (found := self._stored(self._parse_given(), keys)):
+                return found
             helpers = self._fields.get("credHelpers")
             for key in keys:
                 helper = helpers.get(key) if isinstance(helpers, dict) else None
@@ -115,7 +121,7 @@ class DockerConfig:
             store = self._fields.get("credsStore")
             if isinstance(store, str) and store and (found := self._ask_helper(store, keys[0])):
                 return found
-            return self._stored(keys)
+            return self._stored(self._fields, keys)
 
     def helpers(self) -> list[str]:
         """The names of the credential helpers that it has for registries."""
@@ -138,9 +144,18 @@ class DockerConfig:
             return {}
         return fields if isinstance(fields, dict) else {}
 
-    def _stored(self, keys: Iterable[str]) -> Credential | None:
+    def _parse_given(self) -> dict[str, Any]:
+        try:
+            fields = json.loads(self._given)
+        except ValueError:
+            self._given = ""
+            self.notes.append("DOCKER_AUTH_CONFIG is not used: it is not JSON")
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+    def _stored(self, fields: dict[str, Any], keys: Iterable[str]) -> Credential | None:
         """Look into `auths`, whose keys are hosts or URLs."""
-        auths = (self._fields or {}).get("auths")
+        auths = fields.get("auths")
         entries = {_host_of(key): entry for key, entry in auths.items()} if isinstance(auths, dict) else {}
         for key in keys:
             entry = entries.get(_host_of(key))
@@ -163,30 +178,22 @@ class DockerConfig:
 
     def _ask_helper(self, name: str, key: str) -> Credential | None:
         """Run `docker-credential-NAME get` (docker-credential-helpers' protocol)."""
-        import subprocess
-
         program = f"docker-credential-{name}"
         if not regexp(r"[A-Za-z0-9._-]+").fullmatch(name):
             self.notes.append(f"{self.path}: {name!r:.60} is not the name of a credential helper")
             return None
         try:
-            done = subprocess.run(
-                [program, "get"],
-                input=key.encode(),
-                capture_output=True,
-                timeout=_HELPER_TIMEOUT_S,
-                check=False,
-            )
-            answer = json.loads(done.stdout) if done.returncode == 0 else None
+            code, said = outside.run([program, "get"], key.encode(), timeout_s=_HELPER_TIMEOUT_S)
+            answer = json.loads(said) if code == 0 else None
         except FileNotFoundError:
             self.notes.append(f"{program}, which {self.path} names, is not installed")
             return None
-        except (OSError, ValueError, subprocess.TimeoutExpired):
+        except (OSError, ValueError):
             self.notes.append(f"{program} gave no usable answer for {key}")
             return None
         if not isinstance(answer, dict):
-            if b"not found" not in done.stdout.lower():
-                self.notes.append(f"{program} failed for {key} with exit code {done.returncode}")
+            if b"not found" not in said.lower():
+                self.notes.append(f"{program} failed for {key} with exit code {code}")
             return None
         username, secret = str(answer.get("Username") or ""), str(answer.get("Secret") or "")
         return Credential("", "", secret) if username == "<token>" else Credential(username, secret)
@@ -275,15 +282,14 @@ class Authenticator:
                 "refresh_token": credential.identity_token,
             }
             body = "&".join(f"{name}={quote(value)}" for name, value in fields.items()).encode()
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            status, answer = fetch("POST", realm, headers, body, limit=_TOKEN_LIMIT)
+            status, answer = fetch("POST", realm, "", body, limit=_TOKEN_LIMIT)
         else:
             if service:
                 realm = realm.with_query(service=service)
             for scope in sorted(scopes):
                 realm = realm.with_query(scope=scope)
-            headers = {"Authorization": credential.basic} if credential is not None else {}
-            status, answer = fetch("GET", realm, headers, b"", limit=_TOKEN_LIMIT)
+            authorization = credential.basic if credential is not None else ""
+            status, answer = fetch("GET", realm, authorization, b"", limit=_TOKEN_LIMIT)
         if status != 200:
             raise self._refused(realm, status)
         return _parse_token(answer, realm)

@@ -415,9 +415,12 @@ class Transport:
             return known[registry]
 
     def _fetch_token(
-        self, method: str, url: Url, headers: Mapping[str, str], body: bytes, *, limit: int
+        self, method: str, url: Url, authorization: str, body: bytes, *, limit: int
     ) -> tuple[int, bytes]:
-        request = Request(method, url, "get a token from", str(url), headers=headers, body=body)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+        request = Request(
+            method, url, "get a token from", str(url), headers=headers, body=body, authorization=authorization
+        )
         response, answer = self.fetch(request, limit=limit)
         return response.status, answer
 
