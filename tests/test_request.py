@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inlay.errors import UsageError
-from inlay.output import plan_outputs
+from inlay.export.plan import plan_outputs
 from inlay.request import (
     BuildRequest,
     Option,

@@ -19,8 +19,10 @@ from inlay.actions.step import Step, steps_of
 from inlay.actions.worker import Forms, Worker
 from inlay.cache.deferred import DeferredCaches
 from inlay.errors import BlobLost, DockerfileError, InlayError, SolveError, system_error
+from inlay.export.exporter import Exporter, Written
+from inlay.export.plan import layer_codec, plan_outputs
+from inlay.export.results import BuiltPlatform
 from inlay.frontend import Frontend
-from inlay.output import BuiltPlatform, Exporter, Output, Written, layer_codec, plan_outputs
 from inlay.progress.events import Completed, Started, Warned
 from inlay.refs.ref import SCRATCH
 from inlay.refs.store import RefStore
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from inlay.actions.worker import Result
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.executor.executor import Executor
+    from inlay.export.plan import Output
     from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
     from inlay.request import BuildRequest, Option
@@ -141,12 +144,13 @@ class _Build:
             clock=self._clock,
             forms=self._forms,
             step_timeout_s=request.step_timeout_s,
-            ship=lambda ref, codec: self.exporter.ship(ref, codec, self.outputs),
+            ship=lambda ref, codec: self.exporter.ship(ref, codec),
         )
         self.definitions: list[Definition] = []
         self.wanted: dict[str, Forms] = {}
         self.exporter = Exporter(
             request,
+            outputs,
             self.refs,
             self.places,
             root=store.root,
@@ -193,7 +197,7 @@ class _Build:
             try:
                 built = await self._solve(converted)
                 spawn(self.worker.dismiss())
-                written = [await self.exporter.write(output, built) for output in self.outputs]
+                written = await self.exporter.write(built)
                 await self.exporter.export_caches(self.records)
                 return written
             except BlobLost as error:

@@ -7,6 +7,8 @@ import os
 from inlay.actions.fileop import copy_tree
 from inlay.archive.diff import diff_trees
 from inlay.archive.tar import DIRECTORY, HARD_LINK, Entry, write_entries
+from inlay.errors import ExportError
+from inlay.platform import format_platform
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from inlay.archive.tree import Tree
+    from inlay.export.plan import Output
+    from inlay.export.results import BuiltPlatform
+
+
+def platform_folders(output: Output, built: Sequence[BuiltPlatform]) -> list[str]:
+    """The folder of each platform's files: one for each of several, none for one, unless that is asked for."""
+    split = output.option.flag("platform-split", default=len(built) > 1)
+    if len(built) > 1 and not split:
+        raise ExportError(
+            "the files of several platforms need folders of their own: leave platform-split away"
+        )
+    return [format_platform(each.platform).replace("/", "_") if split else "" for each in built]
 
 
 def write_folder(tree: Tree, dest: str) -> None:
