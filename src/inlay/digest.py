@@ -25,14 +25,16 @@ else:
 __all__ = ["EMPTY", "Digest", "hasher", "is_digest", "sha256", "text_sha256"]
 
 _LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
-_HEX = "0123456789abcdef"
+_HEX = b"0123456789abcdef"
 _slow_left = 256 << 10
 """Bytes to be hashed by the interpreter's own SHA-256, before there are enough to be worth loading OpenSSL."""
 
 
 def is_digest(text: str) -> bool:
     algorithm, _, encoded = text.partition(":")
-    return len(encoded) == _LENGTHS.get(algorithm) and not encoded.strip(_HEX)
+    if len(encoded) != _LENGTHS.get(algorithm) or not encoded.isascii():
+        return False
+    return not encoded.encode().translate(None, _HEX)  # a third of the time of `str.strip`
 
 
 def sha256(data: bytes | bytearray | memoryview = b"", *, size: int = 0) -> Hash:

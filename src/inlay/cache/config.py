@@ -9,14 +9,13 @@ fixed by sorting, so that equal caches are equal bytes (BuildKit: cache/remoteca
 
 from __future__ import annotations
 
-import sys
 from _collections_abc import Mapping
 
 from inlay import json
 from inlay.digest import is_digest, text_sha256
 from inlay.errors import CacheError
 from inlay.solver.keys import Chain, RecordNode
-from inlay.timestamp import GO_ZERO, parse_ns
+from inlay.timestamp import GO_ZERO, is_time
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -188,18 +187,14 @@ def parse_config(raw: bytes) -> CacheConfig:
     value = _decode(raw)
     if not isinstance(value, dict):
         raise CacheError("the cache config is not a JSON object")
-    layers = tuple(_parse_layer(layer) for layer in _list(value.get("layers"), "layers"))
-    for layer in layers:
-        if not NO_PARENT <= layer.parent < len(layers):
-            raise CacheError(
-                f"a layer of the cache config stands on layer {layer.parent}, which does not exist"
-            )
+    values = _list(value.get("layers"), "layers")
+    layers = tuple([_parse_layer(layer, len(values)) for layer in values])
     return CacheConfig(layers, _parse_records(value.get("records"), len(layers)))
 
 
 def parse_records(raw: bytes, layers: Sequence[str]) -> CacheConfig:
     """Read an inline cache: records alone, whose layers are the blobs `layers` of the image, lowest first."""
-    table = tuple(CacheLayer(blob, n - 1) for n, blob in enumerate(layers))
+    table = tuple([CacheLayer(blob, n - 1) for n, blob in enumerate(layers)])
     return CacheConfig(table, _parse_records(_decode(raw), len(table)))
 
 
@@ -210,57 +205,82 @@ def _decode(raw: bytes) -> object:
         raise CacheError(f"the cache config is not JSON: {error}") from error
 
 
+def _parse_layer(value: object, layers: int) -> CacheLayer:
+    if not isinstance(value, dict):
+        raise _no_object(value, "layer")
+    blob, parent = value.get("blob"), value.get("parent") or 0
+    if type(parent) is not int or not NO_PARENT <= parent < layers:
+        raise CacheError(f"a layer of the cache config stands on layer {parent!r:.60}, which does not exist")
+    return CacheLayer(_digest(blob), parent)
+
+
 def _parse_records(value: object, layers: int) -> tuple[ConfigRecord, ...]:
     values = _list(value, "records")
-    return tuple(_parse_record(record, layers, len(values)) for record in values)
+    parse = _RecordParser(layers, len(values)).record
+    return tuple([parse(record) for record in values])
 
 
-def _parse_layer(value: object) -> CacheLayer:
-    fields = _object(value, "layer")
-    return CacheLayer(_digest(fields.get("blob")), _number(fields.get("parent") or 0, "parent"))
+class _RecordParser:
+    """Checks records that may name the first `layers` layers and the first `records` records."""
+
+    __slots__ = ("_layers", "_records", "_selectors")
+
+    def __init__(self, layers: int, records: int) -> None:
+        self._layers = layers
+        self._records = records
+        self._selectors = {"": ""}
+        """Those met so far, which are few: each is checked, and kept, once."""
+
+    def record(self, value: object) -> ConfigRecord:
+        if not isinstance(value, dict):
+            raise _no_object(value, "record")
+        digest = _digest(value.get("digest"))
+        inputs, results = value.get("inputs"), value.get("layers")
+        return ConfigRecord(
+            digest,
+            tuple([self._input(links) for links in _list(inputs, "inputs")]) if inputs else (),
+            tuple([self._result(result) for result in _list(results, "layers")]) if results else (),
+            tuple([self._chain(chain) for chain in _list(value["chains"], "chains")])
+            if "chains" in value
+            else (),
+        )
+
+    def _input(self, links: object) -> tuple[tuple[str, int], ...]:
+        if not links:
+            raise CacheError("a record of the cache has an input that nothing leads to")
+        parsed = []
+        for link in _list(links, "inputs"):
+            if not isinstance(link, dict):
+                raise _no_object(link, "link")
+            number, selector = link.get("link"), link.get("selector") or ""
+            if type(number) is not int or not 0 <= number < self._records:
+                raise _no_number(number, "link")
+            known = self._selectors.get(selector) if isinstance(selector, str) else None
+            if known is None:
+                known = self._selectors[selector] = _digest(selector)
+            parsed.append((known, number))
+        return tuple(parsed)
+
+    def _result(self, value: object) -> tuple[int, str]:
+        if not isinstance(value, dict):
+            raise _no_object(value, "result")
+        number = value.get("layer")
+        if type(number) is not int or not 0 <= number < self._layers:
+            raise _no_number(number, "layer")
+        return number, _time(value.get("createdAt"))
+
+    def _chain(self, value: object) -> tuple[tuple[int, ...], str]:
+        if not isinstance(value, dict):
+            raise _no_object(value, "chain")
+        numbers: list[int] = []
+        for number in _list(value.get("layers"), "layers"):
+            if type(number) is not int or not 0 <= number < self._layers:
+                raise _no_number(number, "layer")
+            numbers.append(number)
+        return tuple(numbers), _time(value.get("createdAt"))
 
 
-def _parse_record(value: object, layers: int, records: int) -> ConfigRecord:
-    fields = _object(value, "record")
-    digest = _digest(fields.get("digest"))
-    inputs = [_parse_input(links, records) for links in _list(fields.get("inputs"), "inputs")]
-    results = [_parse_result(result, layers) for result in _list(fields.get("layers"), "layers")]
-    if "chains" not in fields:
-        return ConfigRecord(digest, tuple(inputs), tuple(results))
-    chains = [_parse_chain(chain, layers) for chain in _list(fields.get("chains"), "chains")]
-    return ConfigRecord(digest, tuple(inputs), tuple(results), tuple(chains))
-
-
-def _parse_input(links: object, records: int) -> tuple[tuple[str, int], ...]:
-    if not links:
-        raise CacheError("a record of the cache has an input that nothing leads to")
-    return tuple([_parse_link(link, records) for link in _list(links, "inputs")])
-
-
-def _parse_result(value: object, layers: int) -> tuple[int, str]:
-    fields = _object(value, "result")
-    return _number(fields.get("layer"), "layer", layers), _time(fields)
-
-
-def _parse_chain(value: object, layers: int) -> tuple[tuple[int, ...], str]:
-    fields = _object(value, "chain")
-    numbers = [_number(number, "layer", layers) for number in _list(fields.get("layers"), "layers")]
-    return tuple(numbers), _time(fields)
-
-
-def _parse_link(value: object, records: int) -> tuple[str, int]:
-    fields = _object(value, "link")
-    selector = fields.get("selector") or ""
-    return _digest(selector) if selector else "", _number(fields.get("link"), "link", records)
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CacheError(f"a {what} of the cache is not a JSON object but {value!r:.60}")
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
+def _list(value: object, what: str) -> list[object]:
     if value is not None and not isinstance(value, list):
         raise CacheError(f"the {what} of a cache are not a list but {value!r:.60}")
     return value or []
@@ -272,19 +292,20 @@ def _digest(value: object) -> str:
     raise CacheError(f"a cache names something by {value!r:.60}, which is not a digest")
 
 
-def _number(value: object, what: str, limit: int = sys.maxsize) -> int:
-    if type(value) is not int or not (0 if limit < sys.maxsize else NO_PARENT) <= value < limit:
-        raise CacheError(f"a {what} number of the cache, {value!r:.60}, is none of those that exist")
-    return value
-
-
-def _time(fields: dict[str, Any]) -> str:
-    created = fields.get("createdAt")
-    if created is None:
+def _time(value: object) -> str:
+    if value is None:
         return GO_ZERO
-    if not isinstance(created, str) or parse_ns(created) is None:
-        raise CacheError(f"a result in the cache has the time {created!r:.60}, which is none")
-    return created
+    if isinstance(value, str) and is_time(value):
+        return value
+    raise CacheError(f"a result in the cache has the time {value!r:.60}, which is none")
+
+
+def _no_object(value: object, what: str) -> CacheError:
+    return CacheError(f"a {what} of the cache is not a JSON object but {value!r:.60}")
+
+
+def _no_number(value: object, what: str) -> CacheError:
+    return CacheError(f"a {what} number of the cache, {value!r:.60}, is none of those that exist")
 
 
 # -- to a record graph -----------------------------------------------------------------------------------
@@ -302,20 +323,19 @@ def graph_of(
     order = _earlier_first(
         [[link for links in record.inputs for _, link in links] for record in config.records]
     )
-    place = {number: at for at, number in enumerate(order)}
+    place = [0] * len(order)
+    for at, number in enumerate(order):
+        place[number] = at
     chains = _Chains(config.layers, blobs, provider)
+    standing, listed = chains.standing, chains.listed
     graph = []
     for number in order:
-        record = config.records[number]
-        results = [(chains.standing[layer], created) for layer, created in record.results]
-        results += [(chains.listed(layers), created) for layers, created in record.chains]
-        graph.append(
-            RecordNode(
-                record.digest,
-                tuple(tuple((selector, place[link]) for selector, link in links) for links in record.inputs),
-                tuple((chain, created) for chain, created in results if chain is not None),
-            )
-        )
+        digest, inputs, results, lists = config.records[number]
+        if inputs:
+            inputs = tuple([tuple([(way, place[link]) for way, link in links]) for links in inputs])
+        found = [(chain, created) for layer, created in results if (chain := standing[layer])]
+        found += [(chain, created) for layers, created in lists if (chain := listed(layers))]
+        graph.append(RecordNode(digest, inputs, tuple(found)))
     return graph
 
 

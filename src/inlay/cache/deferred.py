@@ -24,10 +24,12 @@ class DeferredCaches:
     def ingest(self, imported: Imported) -> None:
         """Take in what a cache holds, and note which steps it names without their layers."""
         keys = self._index.ingest(imported.graph)
+        if imported.beside is None:
+            return
         bare = frozenset(
             key for key, node in zip(keys, imported.graph, strict=True) if node.inputs and not node.results
         )
-        if imported.beside is not None and bare:
+        if bare:
             self._beside.append((bare, imported.beside))
 
     async def bring(self, keys: Iterable[KeyId]) -> bool:

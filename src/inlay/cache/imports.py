@@ -137,7 +137,7 @@ def _cache_manifest(top: Manifest | Index) -> tuple[Descriptor, tuple[Descriptor
 def _read_config(place: Place, config: Descriptor, layers: Iterable[Descriptor]) -> RecordGraph:
     parsed = parse_config(place.images.read_blob(config, CONFIG_LIMIT))
     layers = list(layers)
-    if [layer.blob for layer in parsed.layers] == [str(layer.digest) for layer in layers]:
+    if [layer.blob for layer in parsed.layers] == [layer.digest for layer in layers]:
         return graph_of(parsed, layers, place)  # one for one, so that equal blobs keep their own times
     return graph_of(parsed, {str(layer.digest): layer for layer in layers}, place)
 

@@ -56,21 +56,18 @@ class Descriptor(NamedTuple):
         """Check a descriptor out of JSON; raise `ContentError` where a field is not what it must be."""
         if not isinstance(value, dict):
             raise ContentError(f"a descriptor must be an object, not {value!r:.60}")
-        size, media_type = value.get("size"), value.get("mediaType", "")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        size, media_type, digest = value.get("size"), value.get("mediaType", ""), value.get("digest")
+        if type(size) is not int or size < 0:
             raise ContentError(f"a descriptor's size must be a number of bytes, not {size!r:.60}")
         if not isinstance(media_type, str):
             raise ContentError(f"a descriptor's mediaType must be text, not {media_type!r:.60}")
-        digest = value.get("digest")
-        annotations = value.get("annotations") or {}
-        if not isinstance(annotations, dict) or {*map(type, annotations.values())} - {str}:
-            raise ContentError("a descriptor's annotations must map text to text")
+        annotations = value.get("annotations")
         platform = value.get("platform")
         return cls(
             media_type,
             Digest.parse(digest if isinstance(digest, str) else ""),
             size,
-            tuple(sorted(annotations.items())),
+            _pairs(annotations) if annotations else (),
             Platform.from_json(platform) if isinstance(platform, dict) else None,
             str(value.get("artifactType") or ""),
         )
@@ -92,3 +89,13 @@ class Descriptor(NamedTuple):
     def annotated(self, more: Mapping[str, str]) -> Descriptor:
         """The same blob with `more` annotations; a name that is already there gets the new value."""
         return self._replace(annotations=tuple(sorted({**dict(self.annotations), **more}.items())))
+
+
+def _pairs(annotations: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(annotations, dict):
+        for value in annotations.values():
+            if type(value) is not str:
+                break
+        else:
+            return tuple(sorted(annotations.items()))
+    raise ContentError("a descriptor's annotations must map text to text")
