@@ -63,6 +63,21 @@ class TestRelations:
         assert set(relations.targets(LINK)) == {"b"}
         assert relations.links_to("a") == [other]
 
+    def test_what_is_dropped_is_gone_and_can_come_back(self, relations: Relations) -> None:
+        record = CacheRecord("r", "a", OLD)
+        for _ in range(2):
+            relations.add([(LINK, "a")], [record])
+            assert list(relations.targets(LINK)) == ["a"]
+            assert relations.records("a") == [record]
+            relations.drop_links([(LINK, "b"), (LINK, "a"), (LINK, "a")])
+            relations.drop_record(record._replace(id="other"))
+            relations.drop_record(record)
+            assert list(relations.targets(LINK)) == []
+            assert not relations.leads(LINK, "a")
+            assert list(relations.links_to("a")) == []
+            assert list(relations.links_from(ROOT)) == []
+            assert list(relations.records("a")) == []
+
     def test_a_link_says_whether_it_leads_to_a_key_and_gives_some_targets_of_many(
         self, relations: Relations
     ) -> None:

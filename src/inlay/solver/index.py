@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from itertools import islice
 
-from inlay.solver.keys import CacheRecord, Link, derived_key, is_random
+from inlay.solver.keys import RANDOM, CacheRecord, Link, derived_key, is_random
 from inlay.timestamp import parse_ns
 from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from inlay.solver.keys import Chain, KeyId, RecordGraph, RecordNode
+    from inlay.solver.keys import Chain, KeyId, RecordGraph
 
 
 NONE: frozenset[str] = frozenset()
@@ -31,8 +31,8 @@ MANY = 64
 class Relations(Protocol):
     """The two relations, wherever they are."""
 
-    def targets(self, link: Link, limit: int = -1) -> Iterable[KeyId]:
-        """The keys that `link` leads to; no more than `limit` need be given."""
+    def targets(self, link: Link, limit: int = -1) -> Collection[KeyId]:
+        """The keys that `link` leads to, each once; no more than `limit` need be given."""
 
     def leads(self, link: Link, key: KeyId) -> bool:
         """Whether `link` leads to `key`."""
@@ -53,59 +53,97 @@ class Relations(Protocol):
 
 
 class Memory:
-    """The relations in dictionaries, for as long as the process lives."""
+    """The relations in dictionaries, for as long as the process lives.
+
+    Most links lead to one key, most keys have one link and one record: those are held as they are, and in a
+    collection of their own only where there are more.
+    """
 
     __slots__ = ("_links", "_records", "_sources")
 
     def __init__(self) -> None:
-        self._links: dict[Link, set[KeyId]] = {}
-        self._sources: dict[KeyId, dict[Link, None]] = {}
-        self._records: dict[KeyId, dict[str, CacheRecord]] = {}
+        self._links: dict[Link, KeyId | set[KeyId]] = {}
+        self._sources: dict[KeyId, Link | dict[Link, None]] = {}
+        self._records: dict[KeyId, CacheRecord | dict[str, CacheRecord]] = {}
 
-    def targets(self, link: Link, limit: int = -1) -> Iterable[KeyId]:
-        return self._links.get(link, NONE)
+    def targets(self, link: Link, limit: int = -1) -> Collection[KeyId]:
+        found = self._links.get(link)
+        if found is None:
+            return NONE
+        return found if isinstance(found, set) else (found,)
 
     def leads(self, link: Link, key: KeyId) -> bool:
-        return key in self._links.get(link, NONE)
+        return key in self.targets(link)
 
     def links_to(self, key: KeyId) -> list[Link]:
-        return list(self._sources.get(key, ()))
+        found = self._sources.get(key)
+        if found is None:
+            return []
+        return list(found) if isinstance(found, dict) else [found]
 
     def links_from(self, key: KeyId) -> Iterable[tuple[Link, KeyId]]:
-        return (
-            (link, target)
-            for link, targets in self._links.items()
-            if link.source == key
-            for target in targets
-        )
+        return ((link, target) for link, target in self.pairs() if link.source == key)
 
-    def by_link(self) -> Iterable[tuple[Link, set[KeyId]]]:
-        return self._links.items()
+    def pairs(self) -> Iterable[tuple[Link, KeyId]]:
+        """All links, each with each key that it leads to."""
+        return ((link, target) for link in self._links for target in self.targets(link))
 
     def targets_of(self, digest: str) -> Iterable[KeyId]:
-        return (
-            target for link, targets in self._links.items() if link.digest == digest for target in targets
-        )
+        return (target for link, target in self.pairs() if link.digest == digest)
 
     def records(self, key: KeyId) -> list[CacheRecord]:
-        return list(self._records.get(key, {}).values())[::-1]
+        found = self._records.get(key)
+        if found is None:
+            return []
+        return list(found.values())[::-1] if isinstance(found, dict) else [found]
 
     def add(self, links: Iterable[tuple[Link, KeyId]], records: Iterable[CacheRecord] = ()) -> None:
         for link, target in links:
-            self._links.setdefault(link, set()).add(target)
-            self._sources.setdefault(target, {})[link] = None
+            self.add_link(link, target)
         for record in records:
-            known = self._records.setdefault(record.key, {})
+            self.add_record(record)
+
+    def add_link(self, link: Link, target: KeyId) -> None:
+        targets = self._links.setdefault(link, target)
+        if isinstance(targets, set):
+            targets.add(target)
+        elif targets != target:
+            self._links[link] = {targets, target}
+        sources = self._sources.setdefault(target, link)
+        if isinstance(sources, dict):
+            sources[link] = None
+        elif sources != link:
+            self._sources[target] = {sources: None, link: None}
+
+    def add_record(self, record: CacheRecord) -> None:
+        known = self._records.setdefault(record.key, record)
+        if isinstance(known, dict):
             known.pop(record.id, None)
             known[record.id] = record
+        elif known.id == record.id:
+            self._records[record.key] = record
+        else:
+            self._records[record.key] = {known.id: known, record.id: record}
 
     def drop_links(self, links: Iterable[tuple[Link, KeyId]]) -> None:
         for link, target in links:
-            self._links.get(link, set()).discard(target)
-            self._sources.get(target, {}).pop(link, None)
+            targets = self._links.get(link)
+            if isinstance(targets, set):
+                targets.discard(target)
+            elif targets == target:
+                del self._links[link]
+            sources = self._sources.get(target)
+            if isinstance(sources, dict):
+                sources.pop(link, None)
+            elif sources == link:
+                del self._sources[target]
 
     def drop_record(self, record: CacheRecord) -> None:
-        self._records.get(record.key, {}).pop(record.id, None)
+        known = self._records.get(record.key)
+        if isinstance(known, dict):
+            known.pop(record.id, None)
+        elif known is not None and known.id == record.id:
+            del self._records[record.key]
 
 
 class CacheIndex:
@@ -126,7 +164,12 @@ class CacheIndex:
         return _targets(self._places, links)
 
     def leads_anywhere(self, links: Iterable[Link]) -> bool:
-        return bool(_targets(self._places, links, 1))
+        for link in links:
+            if not link.source.startswith(RANDOM):
+                for place in self._places:
+                    if place.targets(link, 1):
+                        return True
+        return False
 
     def common(self, ways: Sequence[Iterable[Link]]) -> frozenset[KeyId]:
         """Keys that can be reached through every input: `ways` holds for each the links that it may be by."""
@@ -202,35 +245,27 @@ class CacheIndex:
         """Make an imported cache part of every question, until the process ends; return its nodes' keys."""
         keys: list[KeyId] = []
         self._by_content = None
-        for node in graph:
-            if not node.inputs:
-                keys.append(UNREACHABLE if is_random(node.digest) else node.digest)
+        memory = self._memory
+        for digest, inputs, results in graph:
+            if not inputs:
+                keys.append(UNREACHABLE if is_random(digest) else digest)
                 continue
             ways = [
-                [
-                    Link(keys[at], i, node.digest, selector)
-                    for selector, at in links
-                    if keys[at] is not UNREACHABLE
-                ]
-                for i, links in enumerate(node.inputs)
+                [Link(keys[at], i, digest, selector) for selector, at in links if keys[at] is not UNREACHABLE]
+                for i, links in enumerate(inputs)
             ]
             if not all(ways):
                 keys.append(UNREACHABLE)  # it hangs on something that means nothing here
                 continue
-            # What is on disk need not be asked: where its keys have other names, the links meet all the same.
-            deciding = [[link for link in way if not link.selector] or way for way in ways]
-            found = _common((self._memory,), deciding, most=MANY)
-            key = min(found) if found else _derived(node.digest, deciding)
+            key = _imported_key(digest, ways, memory)
             keys.append(key)
-            self._memory.add([(link, key) for way in ways for link in way], self._imported_records(key, node))
+            for way in ways:
+                for link in way:
+                    memory.add_link(link, key)
+            for chain, created in results:
+                self._imports += 1
+                memory.add_record(CacheRecord(f"import:{self._imports}", key, created, chain))
         return keys
-
-    def _imported_records(self, key: KeyId, node: RecordNode) -> list[CacheRecord]:
-        records = []
-        for chain, created in node.results:
-            self._imports += 1
-            records.append(CacheRecord(f"import:{self._imports}", key, created, chain))
-        return records
 
     def trust_imports(self, plain: KeyId, i: int, key: KeyId) -> None:
         """Let `key` lead, from input `i`, where imports say that `plain` does: they tell no more of it.
@@ -239,9 +274,9 @@ class CacheIndex:
         """
         if self._by_content is None:
             self._by_content = {}
-            for link, targets in self._memory.by_link():
+            for link, target in self._memory.pairs():
                 if not link.selector:
-                    self._by_content.setdefault(link.source, []).extend((link, target) for target in targets)
+                    self._by_content.setdefault(link.source, []).append((link, target))
         self._memory.add(
             (link._replace(source=key), target)
             for link, target in self._by_content.get(plain, ())
@@ -288,7 +323,18 @@ class CacheIndex:
         ]
 
 
-def _derived(digest: str, deciding: Sequence[Sequence[Link]]) -> KeyId:
+def _imported_key(digest: str, ways: Sequence[Sequence[Link]], memory: Memory) -> KeyId:
+    """The key that `ways` lead to. What is on disk need not be asked: where its keys have other names, the links
+    meet all the same."""
+    if len(ways) == 1 and len(ways[0]) == 1:
+        (link,) = ways[0]
+        found = memory.targets(link)
+        if 0 < len(found) < MANY:
+            return min(found)
+        return derived_key(digest, [[(link.source, link.selector)]])
+    deciding = [[link for link in way if not link.selector] or way for way in ways]
+    if common := _common((memory,), deciding, most=MANY):
+        return min(common)
     firsts = [way[0] if len(way) == 1 else min(way) for way in deciding]
     return derived_key(digest, [[(link.source, link.selector)] for link in firsts])
 
@@ -345,10 +391,19 @@ def _common(
 
 def _targets(places: Sequence[Relations], links: Iterable[Link], limit: int = -1) -> frozenset[KeyId]:
     """The keys that `links` lead to; where there are more than `limit`, at least that many of them."""
-    found: set[KeyId] = set()
+    found: Collection[KeyId] = NONE
+    union: set[KeyId] | None = None
     for link in links:
-        if not is_random(link.source):
-            for place in places:
-                keys = place.targets(link, limit)
-                found.update(keys if limit < 0 else islice(keys, limit))
+        if link.source.startswith(RANDOM):
+            continue
+        for place in places:
+            keys = place.targets(link, limit)
+            if 0 <= limit < len(keys):
+                keys = tuple(islice(keys, limit))
+            if not found:
+                found = keys
+            elif keys:
+                if union is None:
+                    found = union = set(found)
+                union.update(keys)
     return frozenset(found)

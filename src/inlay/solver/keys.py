@@ -178,13 +178,13 @@ def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> K
     Whoever meets the same links makes the same id, be it another process or an import. An input that is
     known by random keys only makes the key random.
     """
-    sha, prefix = text_sha256(digest.encode()), "sha256:"
+    prefix, hashed = "sha256:", digest
     for links in inputs:
-        source, selector = min(links, key=_stable_first)
-        if is_random(source):
+        source, selector = links[0] if len(links) == 1 else min(links, key=_stable_first)
+        if source.startswith(RANDOM):
             prefix = RANDOM
-        sha.update(f"\0{source}\0{selector}".encode())
-    return prefix + sha.hexdigest()
+        hashed += f"\0{source}\0{selector}"
+    return prefix + text_sha256(hashed.encode()).hexdigest()
 
 
 def _stable_first(link: tuple[KeyId, str]) -> tuple[bool, tuple[KeyId, str]]:
