@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from inlay.tasks import Cancelled, Limiter, Task, all_done, first_done, gather, in_thread, run, spawn, start
+from inlay.tasks import (
+    Cancelled,
+    Limiter,
+    Task,
+    all_done,
+    first_done,
+    gather,
+    in_thread,
+    promise,
+    run,
+    spawn,
+    start,
+)
 
 
 def test_run_returns_the_value_of_the_main_coroutine() -> None:
@@ -23,6 +35,19 @@ def test_run_returns_the_value_of_the_main_coroutine() -> None:
         return 2 * n
 
     assert run(main()) == 12
+
+
+def test_a_promise_has_the_value_or_the_error_that_it_is_finished_with() -> None:
+    async def main() -> int:
+        kept, broken = promise(), promise()
+        waiting = spawn(gather([kept]))
+        kept.finish(7)
+        broken.finish(error=ValueError("no"))
+        with pytest.raises(ValueError, match="no"):
+            await broken
+        return sum(await waiting)
+
+    assert run(main()) == 7
 
 
 def test_blocking_calls_run_at_the_same_time() -> None:

@@ -17,6 +17,7 @@ import _signal  # type: ignore[import-not-found]  # signal itself takes a millis
 import _thread
 import sys
 from _collections import deque  # type: ignore[import-not-found]
+from _functools import partial  # type: ignore[import-not-found]
 from _queue import Empty, SimpleQueue
 
 from inlay.typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -64,12 +65,14 @@ class Task(Generic[T]):
         """The value, or raise the error. Only for a task that is done."""
         if self._error is not None:
             raise self._error
-        return cast("T", self._value)
+        return self._value  # type: ignore[return-value]
 
     def __await__(self) -> Generator[Task[T], None, T]:
         if not self._done:
             yield self
-        return self.result()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
 
     def cancel(self) -> None:
         """Raise `Cancelled` where the task waits; a blocking call is told by its `abort`."""
@@ -143,8 +146,9 @@ class _Loop:
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         task: Task[T] = Task(self, coroutine)
-        self.live.add(task)
         self._step(task, 0, None)
+        if not task._done:
+            self.live.add(task)
         return task
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -165,7 +169,7 @@ class _Loop:
 
     def _step(self, task: Task[Any], epoch: int, error: BaseException | None) -> None:
         coroutine = task._coroutine
-        if task.done or epoch != task._epoch or coroutine is None:
+        if task._done or epoch != task._epoch or coroutine is None:
             return  # woken for something it no longer waits for
         try:
             awaited = coroutine.throw(error) if error is not None else coroutine.send(None)
@@ -179,7 +183,7 @@ class _Loop:
             task.finish(error=failure)
         else:
             task._epoch = wake = epoch + 1
-            awaited.when_done(lambda: self.ready.append((task, wake, None)))
+            awaited.when_done(partial(self.ready.append, (task, wake, None)))
 
     def call(self, job: Callable[[], None]) -> None:
         self.outstanding += 1
@@ -238,10 +242,10 @@ _local = _thread._local()
 
 
 def _loop() -> _Loop:
-    loop = getattr(_local, "loop", None)
+    loop: _Loop | None = getattr(_local, "loop", None)
     if loop is None:
         raise RuntimeError("not inside inlay.tasks.run()")
-    return cast("_Loop", loop)
+    return loop
 
 
 def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None) -> T:
@@ -255,7 +259,7 @@ def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None
     try:
         task = loop.spawn(main)
         try:
-            loop.until(lambda: task.done)
+            loop.until(lambda: task._done)
         finally:
             if abort is not None and not task.succeeded:
                 abort()
@@ -310,11 +314,19 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
     return _loop().start(coroutine)
 
 
+def promise() -> Task[Any]:
+    """A task that is done when whoever made it calls `finish`, which must come, even after an error."""
+    return Task(_loop())
+
+
 async def gather(tasks: Iterable[Task[T]]) -> list[T]:
     """Wait for all of `tasks` and return their values in order; raise the first error when it comes.
     The other tasks go on: they may be others' too."""
     tasks = list(tasks)
-    if all(task._done for task in tasks):
+    for task in tasks:
+        if not task._done:
+            break
+    else:
         return [task.result() for task in tasks]
     all_done: Task[None] = Task(_loop())
     left = len(tasks)

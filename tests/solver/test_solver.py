@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from fake_steps import Builder, sha
 
+from inlay import tasks
+from inlay.errors import SolveError
+from inlay.solver.keys import CacheInput, CacheMap
 from inlay.solver.solver import NotCached
 from inlay.solver.vertex import Edge
 
@@ -465,6 +468,48 @@ def test_long_chains_need_no_deep_stack(length: int) -> None:
     for first, runs in (("base", length + 1), ("base", 0), ("base-2", 1)):
         b.solve(chain(first))
         assert len(b.runs) == runs
+
+
+def row(b: Builder, first: str, length: int, **options: Any) -> list[Edge[Any]]:
+    """Steps in a row on a base, of which only content tells that it is that of another day."""
+    edges = [b.step("v0", "s0", 0, b.step(first, first, "same"), slow=(0,), **options)]
+    for n in range(1, length):
+        edges.append(b.step(f"v{n}", f"s{n}", n, edges[-1]))
+    return edges
+
+
+def test_a_row_of_steps_that_is_asked_for_at_several_places_is_found_at_each() -> None:
+    b = Builder()
+
+    def tops(first: str) -> list[Edge[Any]]:
+        steps = row(b, first, 9)
+        return [b.step(f"top{n}", f"top{n}", f"t{n}", steps[n], slow=(0,)) for n in (8, 4, 6, 0)]
+
+    for first, runs in (("base", 14), ("base-2", 1), ("base-2", 0)):
+        assert [each.value for each in b.solved(*tops(first))] == ["t8", "t4", "t6", "t0"]
+        assert len(b.runs) == runs
+
+
+def test_a_row_of_steps_is_found_up_to_the_one_that_changed() -> None:
+    b = Builder()
+    b.solve(row(b, "base", 9)[-1])
+    steps = row(b, "base-2", 5)
+    b.solve(b.step("w1", "new", 1, b.step("w0", "new", 0, steps[-1])))
+    assert b.runs == ["base-2", "w0", "w1"]
+
+
+def test_a_digest_that_fails_below_a_row_of_steps_fails_all_that_wait_for_it() -> None:
+    async def unreadable(_: object) -> str:
+        await tasks.in_thread(time.sleep, 0.01)
+        raise SolveError("cannot read it")
+
+    b = Builder()
+    steps = row(b, "base", 6)
+    steps[0].vertex.map = CacheMap(("sha256:0",), (CacheInput("", unreadable),))  # type: ignore[attr-defined]
+    tops = [b.step(f"top{n}", f"top{n}", n, steps[n]) for n in (5, 2, 4)]
+    with pytest.raises(SolveError, match="cannot read it"):
+        b.solved(*tops)
+    assert b.runs == ["base"]
 
 
 # -- properties: a solve equals plain evaluation; an unchanged rebuild runs nothing --------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 from inlay.errors import CacheError, SolveError
 from inlay.solver.keys import CONTENT, CacheRecord, Link, guarded, output_key
 from inlay.solver.vertex import Silent, inputs_first
-from inlay.tasks import all_done, first_done, gather, spawn, start
+from inlay.tasks import all_done, first_done, gather, promise, spawn, start
 from inlay.timestamp import format_ns
 from inlay.typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -162,16 +162,25 @@ class Solver(Generic[R]):
 
     # -- the questions ---------------------------------------------------------------------------------------
 
-    def _cache_map(self, vertex: Vertex[R]) -> Task[CacheMap[R]]:
-        return self._once(("map", vertex.digest), start, self._ask_cache_map, vertex)
+    def _pinned(self, vertex: Vertex[R]) -> Task[None]:
+        return self._once(("map", vertex.digest), start, self._pin, vertex)
 
     def _definition_keys(self, edge: Edge[R]) -> Task[Keys]:
-        return self._once(
-            ("definition", edge.vertex.digest, edge.output), start, self._find_by_definition, edge
-        )
+        question = ("definition", edge.vertex.digest, edge.output)
+        task = self._tasks.get(question)
+        if task is None:
+            task = self._tasks[question] = start(self._find_by_definition(edge))
+        return task
 
     def _keys(self, edge: Edge[R]) -> Task[Keys]:
-        return self._once(("keys", edge.vertex.digest, edge.output), spawn, self._find_by_content, edge)
+        question = ("keys", edge.vertex.digest, edge.output)
+        task = self._tasks.get(question)
+        if task is None:
+            task = self._definition_keys(edge)
+            if not task.succeeded or not task.result():
+                task = spawn(self._find_by_content(edge, task))
+            self._tasks[question] = task
+        return task
 
     def _content(self, vertex: Vertex[R], i: int) -> Task[KeyId | None]:
         return self._once(("content", vertex.digest, i), spawn, self._digest_input, vertex, i)
@@ -193,32 +202,38 @@ class Solver(Generic[R]):
 
     # -- how they are answered -------------------------------------------------------------------------------
 
-    async def _ask_cache_map(self, vertex: Vertex[R]) -> CacheMap[R]:
-        ask = vertex.cache_map
-        cache_map = await (self._watched(vertex, ask) if vertex.is_source else ask())
-        self._maps[vertex.digest] = cache_map
-        return cache_map
+    async def _pin(self, vertex: Vertex[R]) -> None:
+        self._maps[vertex.digest] = await self._watched(vertex, vertex.cache_map)
 
     async def _find_by_definition(self, edge: Edge[R]) -> Keys:
         vertex = edge.vertex
         if vertex.digest not in self._maps:
-            await self._cache_map(vertex)
-        inputs = await gather([self._definition_keys(below) for below in vertex.inputs])
+            if vertex.is_source:
+                await self._pinned(vertex)
+            else:
+                self._maps[vertex.digest] = await vertex.cache_map()
+        asked = [self._definition_keys(below) for below in vertex.inputs]
+        inputs = [task.result() for task in asked if task.done]
+        if len(inputs) < len(asked):
+            inputs = await gather(asked)
         if vertex.ignore_cache:
             return NONE
         if not inputs:
             return self._root_keys(edge)
+        if not all(inputs):
+            return NONE
         return self.index.common([self._links(edge, i, keys) for i, keys in enumerate(inputs)])
 
-    async def _find_by_content(self, edge: Edge[R]) -> Keys:
+    async def _find_by_content(self, edge: Edge[R], by_definition: Task[Keys]) -> Keys:
         """Pay for content, first only of inputs that nothing matches yet, then of the others."""
-        found = await self._definition_keys(edge)
+        found = await by_definition
         vertex = edge.vertex
         if found or vertex.ignore_cache or not vertex.inputs:
             return found
         if len(vertex.inputs) == 1:
-            return self.index.common([await self._improve(edge, 0, sure=False)])
-        ways = [self._links(edge, i, await self._definition_keys(e)) for i, e in enumerate(vertex.inputs)]
+            return await self._find_along_row(edge)
+        known = [await self._definition_keys(below) for below in vertex.inputs]
+        ways = [self._links(edge, i, keys) for i, keys in enumerate(known)]
         matched = [self.index.leads_anywhere(links) for links in ways]
         unmatched = [i for i, leads in enumerate(matched) if not leads]
         others = [i for i, leads in enumerate(matched) if leads]
@@ -228,7 +243,7 @@ class Solver(Generic[R]):
             if len(wanted) == 1:
                 ways[wanted[0]] = await self._improve(edge, wanted[0], sure=sure)
             elif not await self._all_match(
-                {i: spawn(self._improve(edge, i, sure=sure)) for i in wanted}, ways
+                {i: start(self._improve(edge, i, sure=sure)) for i in wanted}, ways
             ):
                 return NONE
             if found := self.index.common(ways):
@@ -237,13 +252,43 @@ class Solver(Generic[R]):
                 return NONE
         return NONE
 
+    async def _find_along_row(self, edge: Edge[R]) -> Keys:
+        """As `_find_by_content` of an edge with one input, and of all such edges in a row below it, in one go: most
+        steps are in a long row, and a task for each would take longer than finding it."""
+        row: list[tuple[Edge[R], Task[Keys]]] = [(edge, promise())]
+        below = edge.vertex.inputs[0]
+        while len(below.vertex.inputs) == 1 and not below.vertex.ignore_cache:
+            question = ("keys", below.vertex.digest, below.output)
+            known = self._definition_keys(below)
+            if question in self._tasks or not known.succeeded or known.result():
+                break
+            row.append((below, promise()))
+            self._tasks[question] = row[-1][1]
+            below = below.vertex.inputs[0]
+        try:
+            keys = await self._keys(below)
+            while row:
+                edge, task = row[-1]
+                keys = self.index.targets(self._links(edge, 0, keys))
+                if not keys:
+                    keys = self.index.targets(await self._improve(edge, 0, sure=True))
+                row.pop()
+                task.finish(keys)
+            return keys
+        except BaseException as error:
+            for _, task in reversed(row):
+                task.finish(error=error)
+            raise
+
     async def _all_match(self, asks: dict[int, Task[list[Link]]], ways: list[list[Link]]) -> bool:
         """Await what `asks` for some inputs improve on `ways`. False as soon as nothing can match one of them,
         so that whoever asks need not wait for the others."""
         try:
             while asks:
-                await first_done(asks.values())
-                for i in [i for i, ask in asks.items() if ask.done]:
+                done = [i for i, ask in asks.items() if ask.done]
+                if not done:
+                    await first_done(asks.values())
+                for i in done:
                     ways[i] = asks.pop(i).result()
                     if not self.index.leads_anywhere(ways[i]):
                         return False
@@ -266,7 +311,7 @@ class Solver(Generic[R]):
         return [link]
 
     async def _digest_input(self, vertex: Vertex[R], i: int) -> KeyId | None:
-        _, digest_of, guard = (await self._cache_map(vertex)).inputs[i]
+        _, digest_of, guard = self._maps[vertex.digest].inputs[i]
         if digest_of is None:
             return None
         below = await self._result(vertex.inputs[i])

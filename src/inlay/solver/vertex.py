@@ -29,7 +29,8 @@ class Vertex(Protocol[R]):
         """Run even if a record exists; what comes out is recorded all the same."""
 
     async def cache_map(self) -> CacheMap[R]:
-        """Say what the step is. For a source this pins what it is a source of; nothing is fetched."""
+        """Say what the step is. For a source this pins what it is a source of; nothing is fetched. Only a source
+        may take its time for that; it is asked once in a solve."""
 
     async def run(self, inputs: Sequence[R]) -> Sequence[R]:
         """Take the step; return one result for each output."""
