@@ -28,6 +28,7 @@ _LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = b"0123456789abcdef"
 _slow_left = 256 << 10
 """Bytes to be hashed by the interpreter's own SHA-256, before there are enough to be worth loading OpenSSL."""
+_begin = text_sha256
 
 
 def is_digest(text: str) -> bool:
@@ -39,13 +40,14 @@ def is_digest(text: str) -> bool:
 
 def sha256(data: bytes | bytearray | memoryview = b"", *, size: int = 0) -> Hash:
     """Begin a SHA-256 with `data`, of `size` bytes or so in all."""
-    global _slow_left
-    _slow_left -= size or len(data)
+    global _slow_left, _begin
     if _slow_left > 0:
-        return text_sha256(data)
-    import hashlib
+        _slow_left -= size or len(data)
+        if _slow_left <= 0:
+            import hashlib
 
-    return hashlib.sha256(data)
+            _begin = hashlib.sha256
+    return _begin(data)
 
 
 def hasher(algorithm: str, *, size: int) -> Hash:

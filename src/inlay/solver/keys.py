@@ -7,7 +7,7 @@ what its links say it is: the step's digest together with, for each input, the k
 
 from __future__ import annotations
 
-from inlay.digest import text_sha256
+from inlay.digest import sha256
 from inlay.typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def output_key(digest: str, output: int) -> KeyId:
     """
     if digest.startswith(RANDOM):
         return digest if output == 0 else f"{digest}@{output}"
-    return "sha256:" + text_sha256(f"{digest}@{output}".encode()).hexdigest()
+    return "sha256:" + sha256(f"{digest}@{output}".encode()).hexdigest()
 
 
 def guarded(key: KeyId, guard: str) -> KeyId:
@@ -184,7 +184,7 @@ def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> K
         if source.startswith(RANDOM):
             prefix = RANDOM
         hashed += f"\0{source}\0{selector}"
-    return prefix + text_sha256(hashed.encode()).hexdigest()
+    return prefix + sha256(hashed.encode()).hexdigest()
 
 
 def _stable_first(link: tuple[KeyId, str]) -> tuple[bool, tuple[KeyId, str]]:
