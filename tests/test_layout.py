@@ -332,3 +332,10 @@ def test_nothing_is_deleted_where_a_manifest_cannot_be_read(tmp_path: Path) -> N
     with pytest.raises(ContentError):
         folder.delete_unreferenced()
     assert folder.has_blob(old)
+
+
+def test_an_archive_is_a_regular_file(tmp_path: Path) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ContentError, match="pipe is neither a folder nor an archive in a regular file"):
+        open_layout(str(tmp_path / "pipe"))

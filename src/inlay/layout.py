@@ -322,8 +322,11 @@ class LayoutArchive(Layout):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 # closed by `close`
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # does not wait for a pipe's writer
+        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 # closed by `close`
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ContentError(f"{path} is neither a folder nor an archive in a regular file")
             self._members = self._find_members()
         except BaseException:
             self._file.close()
