@@ -11,6 +11,7 @@ import os
 
 from inlay.errors import InlayError
 from inlay.reference import parse as parse_reference
+from inlay.registry.ahead import TooLate
 from inlay.sources.places import Places
 from inlay.store import default_root
 from inlay.tasks import start_thread
@@ -48,7 +49,7 @@ def begin(request: BuildRequest) -> Places:
 def _try(ask: Callable[[], None]) -> None:
     try:
         ask()
-    except (InlayError, OSError, ValueError, RecursionError):
+    except (TooLate, InlayError, OSError, ValueError, RecursionError):
         return
 
 

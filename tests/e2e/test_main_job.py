@@ -148,8 +148,8 @@ def test_an_imported_build_asks_each_question_once(
     done = inlay(*build, "--root", str(tmp_path / "b"), "--cache-from", ref)
     assert done.code == 0, done.err
     assert " 0 run · " in done.err.splitlines()[-1]
-    layers = len(config_of(docker_registry.host, "asked-once", "1")[1]["layers"])
     requests = docker_registry.requests(mark)
+    layers = len(config_of(docker_registry.host, "asked-once", "1")[1]["layers"])
     assert len(requests) == len(set(requests)) == 4 + layers, requests  # two manifests, two configs
     assert sum(line.startswith("HEAD /v2/asked-once/blobs/") for line in requests) == layers
 

@@ -10,7 +10,7 @@ import pytest
 from test_repository import push_image
 
 from inlay.registry import ahead
-from inlay.registry.ahead import Ahead
+from inlay.registry.ahead import Ahead, TooLate
 from inlay.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -47,9 +47,17 @@ def test_what_failed_or_is_old_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ZeroDivisionError):
         answers.ask(TAG, lambda: 1 // 0)
     assert answers.answer(TAG, lambda: 5) == 5
+    answers = Ahead()
     answers.ask(TAG, lambda: 6)
     monkeypatch.setattr(ahead, "NEW_S", 0.0)
     assert answers.answer(TAG, lambda: 7) == 7
+
+
+def test_nothing_is_asked_ahead_that_was_asked_for_already() -> None:
+    answers = Ahead()
+    assert answers.answer(TAG, lambda: 1) == 1
+    with pytest.raises(TooLate):
+        answers.ask(TAG, lambda: 2)
 
 
 def test_a_repository_answers_from_what_was_asked_ahead(host: str, transport: Transport) -> None:
@@ -62,6 +70,11 @@ def test_a_repository_answers_from_what_was_asked_ahead(host: str, transport: Tr
     assert repository.fetch_manifest("v1") == manifest
     assert repository.has_manifest(pushed, "v1")
     assert repository.has_manifest(other, "v1")  # asked anew
-    early.note("v1", "sha256:" + "0" * 64)
-    assert not repository.has_manifest(other, "v1")
-    assert repository.has_manifest(other, "v1")
+
+
+def test_what_a_tag_means_is_noted_without_asking(host: str, transport: Transport) -> None:
+    repository = Repository(host, f"test/{uuid4().hex}", transport)
+    pushed = push_image(repository, "v1", b"layer")
+    repository.ahead().note("v1", "sha256:" + "0" * 64)
+    assert not repository.has_manifest(pushed, "v1")
+    assert repository.has_manifest(pushed, "v1")

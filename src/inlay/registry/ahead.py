@@ -20,6 +20,10 @@ NEW_S = 2.0
 """How long an answer is as good as one that comes now; and how long whoever needs one waits for it."""
 
 
+class TooLate(Exception):
+    """Whoever needs the answer has asked for it already."""
+
+
 class _Answer:
     __slots__ = ("asked", "done", "is_good", "value")
 
@@ -34,14 +38,17 @@ class _Answer:
 class Ahead:
     """Questions and their answers. May be used from several threads."""
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "_given")
 
     def __init__(self) -> None:
         self._answers: dict[Question, _Answer] = {}
+        self._given: set[Question] = set()
 
     def ask(self, question: Question, find: Callable[[], T]) -> T:
-        """Find the answer to `question` now, and keep it for who needs it. Raises what `find` raises: who needs
-        the answer then asks again."""
+        """Find the answer to `question` now, and keep it for who needs it. Raises `TooLate`, and what `find` raises:
+        who needs the answer then asks again."""
+        if question in self._given:
+            raise TooLate
         answer = self._answers[question] = _Answer()
         try:
             value = find()
@@ -52,6 +59,7 @@ class Ahead:
 
     def answer(self, question: Question, find: Callable[[], T]) -> T:
         """The answer that was asked for ahead, or the one that `find` finds now."""
+        self._given.add(question)
         known = self._answers.pop(question, None)
         if known is None or not known.done.acquire(timeout=NEW_S) or not known.is_good:
             return find()
