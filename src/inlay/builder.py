@@ -23,6 +23,7 @@ from inlay.export.exporter import Exporter, Written
 from inlay.export.plan import layer_codec, plan_outputs
 from inlay.export.results import BuiltPlatform
 from inlay.frontend import Frontend
+from inlay.outset import Outset
 from inlay.progress.events import Completed, Started, Warned
 from inlay.refs.ref import SCRATCH
 from inlay.refs.store import RefStore
@@ -31,7 +32,6 @@ from inlay.solver.export import export
 from inlay.solver.index import CacheIndex
 from inlay.solver.solver import NotCached, Solver
 from inlay.solver.vertex import Edge
-from inlay.sources.places import Places
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store
 from inlay.tasks import Cancelled, gather, in_thread, run, spawn
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from inlay.actions.worker import Result
     from inlay.dockerfile.conversion import Result as Converted
-    from inlay.executor.executor import Executor
     from inlay.export.plan import Output
     from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
@@ -58,12 +57,12 @@ def build(
     request: BuildRequest,
     sink: Callable[[Event], None] = lambda event: None,
     *,
-    places: Places | None = None,
+    outset: Outset | None = None,
     is_last: bool = False,
 ) -> BuildResult:
     """Build what `request` asks for; blocks. `sink` gets the events, from several threads.
 
-    `places`: those of `outset.begin`, where it was called.
+    `outset`: that of `request`, where it has begun.
     `is_last`: the process ends soon after, which closes the store; SQLite would fold its logs into its files and
     wait for the disk (10 ms and more), as some later build does anyway.
 
@@ -79,9 +78,9 @@ def build(
     store = Store(request.root, warn=warn)
     if is_last:
         _left_open.append(store)
-        return _finish(store, lambda: _Build(request, outputs, store, sink, places))
+        return _finish(store, lambda: _Build(request, outputs, store, sink, outset))
     with store:
-        return _finish(store, lambda: _Build(request, outputs, store, sink, places))
+        return _finish(store, lambda: _Build(request, outputs, store, sink, outset))
 
 
 _left_open: list[Store] = []
@@ -111,17 +110,14 @@ class _Build:
         outputs: Sequence[Output],
         store: Store,
         sink: Callable[[Event], None],
-        places: Places | None,
+        outset: Outset | None,
     ) -> None:
         self.request = request
         self.outputs = outputs
         self.store = store
         self.emit = sink
-        self.places = places or Places(
-            store.root,
-            insecure_registries=request.insecure_registries,
-            registry_mirrors=request.registry_mirrors,
-        )
+        self.outset = outset or Outset(request)
+        self.places = self.outset.places
         self.secrets = Secrets(request.secrets, request.ssh)
         self.remote = RemoteSources(
             store.root, store.snapshotter, lambda: self.refs, self.places, self.secrets
@@ -137,7 +133,7 @@ class _Build:
         )
         self.worker = Worker(
             self.refs,
-            make_executor=self._executor,
+            make_executor=self.outset.executor,
             secrets=self.secrets,
             cache_mounts=CacheMounts(store.trees, self.refs),
             emit=sink,
@@ -187,6 +183,7 @@ class _Build:
             raise
         finally:
             self.worker.close()
+            self.outset.close()
             self.refs.close()
             self.remote.close()
             self.places.close()
@@ -341,11 +338,6 @@ class _Build:
         """The time that records and layers get, in nanoseconds: SOURCE_DATE_EPOCH, where that is set."""
         epoch_s = self._epoch_s()
         return now_ns() if epoch_s is None else epoch_s * 10**9
-
-    def _executor(self) -> Executor:
-        from inlay.executor.choose import choose_executor
-
-        return choose_executor(self.request.runtime, f"{self.store.root}/runtime", self.request.cgroup_parent)
 
     def _result(self, written: Written) -> BuildResult:
         return BuildResult(

@@ -218,18 +218,18 @@ def _build(arguments: argparse.Namespace) -> int:
         text, clean = call_frontend(request, call)
         sys.stdout.write(text)
         return 0 if clean else EXIT_FAILED
-    places = None
+    outset = None
     if entry is None:  # else there can be no threads yet
-        from inlay.outset import begin
+        from inlay.outset import Outset
 
-        places = begin(request)
+        outset = Outset(request).begin()
     from inlay.builder import NotCached, build
 
     if entry is not None:
         entry.wait()
     sink = _sink("quiet" if arguments.quiet else arguments.progress)
     try:
-        result = build(request, sink, places=places, is_last=True)
+        result = build(request, sink, outset=outset, is_last=True)
     except NotCached as error:
         _explain(error.steps)
         sys.stderr.write(f"inlay: {error}\n")

@@ -36,12 +36,13 @@ def choose_executor(name: str, folder: str, cgroup_parent: str = "") -> Executor
 
 
 def _first_working(folder: str, group_parent: str) -> Executor:
-    from inlay.executor.probe import works
-
     for name in RUNTIMES[:-1]:
         executor = make_executor(name, folder, group_parent)
         if executor is None:
             continue
+        executor.prepare()  # which goes on while this process imports what a trial takes
+        from inlay.executor.probe import works
+
         if works(executor, find_program(name), folder):
             return executor
         executor.close()
