@@ -116,6 +116,12 @@ def test_what_scripts_for_docker_pass_is_taken() -> None:
     assert request("--label", "a", "--label", "b=c=d").labels == (("a", ""), ("b", "c=d"))
 
 
+def test_what_is_taken_for_docker_s_sake_is_not_in_the_help() -> None:
+    parser = argparse.ArgumentParser()
+    build.add(parser)
+    assert not {word for word in ("SUPPRESS", "--load", "--provenance") if word in parser.format_help()}
+
+
 def test_hosts_are_written_in_docker_s_ways() -> None:
     hosts = ("a:10.0.0.1", "b=10.0.0.2", "c:[fe80::1]", "d=fe80::2", "e:host-gateway")
     flags = [part for host in hosts for part in ("--add-host", host)]

@@ -39,12 +39,19 @@ def run(argv: Sequence[str]) -> int:
     try:
         return command(arguments)
     except UsageError as error:
-        sys.stderr.write(f"inlay: {error}\n")
+        say(str(error))
         return EXIT_USAGE
     except InlayError as error:
         excerpt = getattr(error, "excerpt", "").rstrip("\n")
-        sys.stderr.write(f"{excerpt}\ninlay: {error}\n" if excerpt else f"inlay: {error}\n")
+        if excerpt:
+            sys.stderr.write(f"{excerpt}\n")
+        say(str(error))
         return EXIT_FAILED
+
+
+def say(text: str) -> None:
+    """Write an error or a warning to stderr, in inlay's name."""
+    sys.stderr.write(f"inlay: {text}\n")
 
 
 def _parsed(argv: Sequence[str]) -> Parsed | argparse.Namespace:

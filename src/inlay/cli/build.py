@@ -6,7 +6,7 @@ import os
 import sys
 
 from inlay import rootless
-from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED
+from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, say
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from inlay.progress.events import Event
     from inlay.request import BuildResult, StepOutcome
 
-
-_HIDDEN = "==SUPPRESS=="
-"""As argparse calls it."""
+    _Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,162 +46,159 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that make a `BuildRequest` (see `request_of`)."""
-    add = parser.add_argument
-    add(
+    _add_image(parser)
+    _add_output(parser.add_argument_group("output"))
+    _add_cache(parser.add_argument_group("cache"))
+    _add_steps(parser.add_argument_group("steps"))
+    _add_general(parser.add_argument_group("general"))
+    _add_dockers(parser)
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "context",
         metavar="PATH",
         help="build context: a folder, a git or http URL, or - for a tar or a Dockerfile on stdin",
     )
-    add("-f", "--file", default="", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
-    add("-t", "--tag", action="append", default=[], help="name the image NAME[:TAG]; may be repeated")
-    add(
+    _text(parser, "-f", "--file", help="the Dockerfile (default PATH/Dockerfile; - reads stdin)")
+    _texts(parser, "-t", "--tag", help="name the image NAME[:TAG]; may be repeated")
+    _texts(
+        parser,
         "--build-arg",
-        action="append",
-        default=[],
         metavar="NAME[=VALUE]",
         help="set an ARG; without a value, from the environment",
     )
-    add("--target", default="", metavar="STAGE", help="build this stage instead of the last one")
-    add(
+    _text(parser, "--target", metavar="STAGE", help="build this stage instead of the last one")
+    _texts(
+        parser,
         "--platform",
-        action="append",
-        default=[],
         metavar="OS/ARCH,…",
         help="platforms to build for, such as linux/amd64,linux/arm64; local is this machine's",
     )
-    add("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
-    add(
+    _texts(parser, "--label", metavar="NAME=VALUE", help="add a label to the image")
+    _texts(
+        parser,
         "--annotation",
-        action="append",
-        default=[],
         metavar="NAME=VALUE",
         help="add an annotation to the manifest, or with LEVEL: before its name elsewhere, such as index:",
     )
-    out = parser.add_argument_group("output")
-    out.add_argument("--push", action="store_true", help="push the image under its tags")
-    out.add_argument(
+
+
+def _add_output(group: _Parser) -> None:
+    _switch(group, "--push", help="push the image under its tags")
+    _texts(
+        group,
         "-o",
         "--output",
-        action="append",
-        default=[],
         metavar="type=TYPE,dest=PATH",
         help="image (default), registry, oci, docker, local or tar; may be repeated",
     )
-    out.add_argument("--iidfile", default="", metavar="FILE", help="write the image's digest to FILE")
-    out.add_argument("--metadata-file", default="", metavar="FILE", help="write the result as JSON to FILE")
-    cache = parser.add_argument_group("cache")
-    cache.add_argument(
+    _text(group, "--iidfile", metavar="FILE", help="write the image's digest to FILE")
+    _text(group, "--metadata-file", metavar="FILE", help="write the result as JSON to FILE")
+
+
+def _add_cache(group: _Parser) -> None:
+    _texts(
+        group,
         "--cache-from",
-        action="append",
-        default=[],
         metavar="REF|type=TYPE,…",
         help="import a cache: an image or cache in a registry, or type=local|oci-layout,src=PATH",
     )
-    cache.add_argument(
+    _texts(
+        group,
         "--cache-to",
-        action="append",
-        default=[],
         metavar="type=TYPE,…",
         help="export the cache: type=inline[,mode=max], type=registry,ref=REF[,mode=max] or type=local,dest=PATH",
     )
-    cache.add_argument("--no-cache", action="store_true", help="run every step again")
-    cache.add_argument(
-        "--no-cache-filter", action="append", default=[], metavar="STAGE", help="run these stages again"
+    _switch(group, "--no-cache", help="run every step again")
+    _texts(group, "--no-cache-filter", metavar="STAGE", help="run these stages again")
+    _switch(group, "--require-cached", help="run nothing: exit with 3 if a step is not cached")
+    _switch(group, "--explain", help="say of each step that ran why nothing matched")
+    _switch(group, "--pull", help="look for newer base images in the registry")
+
+
+def _add_steps(group: _Parser) -> None:
+    _texts(group, "--build-context", metavar="NAME=PLACE", help="an additional context")
+    _texts(group, "--secret", metavar="id=ID,src=FILE|env=NAME", help="a secret for RUN --mount=type=secret")
+    _texts(group, "--ssh", metavar="default|ID=PATH", help="an ssh agent or keys for RUN --mount=type=ssh")
+    _texts(group, "--add-host", metavar="HOST:IP", help="a line for /etc/hosts in RUN steps")
+    _choice(group, "--network", ("default", "none", "host"), help="network of RUN steps")
+    _text(group, "--shm-size", metavar="SIZE", help="size of /dev/shm in RUN steps")
+    _texts(group, "--ulimit", metavar="NAME=SOFT[:HARD]", help="a limit of RUN steps")
+    _texts(
+        group,
+        "--allow",
+        metavar="ENTITLEMENT",
+        help="allow RUN --network=host (network.host) or --security=insecure (security.insecure)",
     )
-    cache.add_argument(
-        "--require-cached", action="store_true", help="run nothing: exit with 3 if a step is not cached"
+    _text(group, "--cgroup-parent", metavar="PATH", help="run RUN steps in a cgroup below this one")
+    _text(
+        group,
+        "--step-timeout",
+        metavar="DURATION",
+        help="end a RUN step that takes longer, such as 10m",
     )
-    cache.add_argument("--explain", action="store_true", help="say of each step that ran why nothing matched")
-    cache.add_argument("--pull", action="store_true", help="look for newer base images in the registry")
-    _add_steps(parser.add_argument_group("steps"))
-    more = parser.add_argument_group("general")
-    more.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
-    more.add_argument(
+    _text(
+        group,
+        "--runtime",
+        metavar="NAME",
+        help="crun, runc or builtin; default: what a probe finds to work",
+    )
+
+
+def _add_general(group: _Parser) -> None:
+    _text(group, "--root", metavar="FOLDER", help="where images and caches are kept")
+    _texts(
+        group,
         "--insecure-registry",
-        action="append",
-        default=[],
         metavar="HOST[:PORT]",
         help="speak plain HTTP, or unverified HTTPS, with this registry",
     )
-    more.add_argument(
+    _texts(
+        group,
         "--registry-mirror",
-        action="append",
-        default=[],
         metavar="HOST=MIRROR",
         help="ask MIRROR (a host, perhaps with a path) before the registry HOST; may be repeated",
     )
-    more.add_argument(
-        "--progress",
-        default="auto",
-        choices=("auto", "plain", "tty", "quiet", "rawjson"),
-        help="how to show progress",
-    )
-    more.add_argument(
-        "--check", action="store_true", help="only check the Dockerfile: the same as --call check"
-    )
-    more.add_argument(
+    _choice(group, "--progress", ("auto", "plain", "tty", "quiet", "rawjson"), help="how to show progress")
+    _switch(group, "--check", help="only check the Dockerfile: the same as --call check")
+    _text(
+        group,
         "--call",
         default="build",
         metavar="WHAT[,format=json]",
         help="build, or only tell: check, outline or targets",
     )
-    more.add_argument("-q", "--quiet", action="store_true", help="print the image's digest only")
-    _add_dockers(parser)
+    _switch(group, "-q", "--quiet", help="print the image's digest only")
 
 
 def _add_dockers(parser: argparse.ArgumentParser) -> None:
     """What scripts for docker pass, and what changes nothing here: the image is in the store at once, there are no
     containers to remove, and no attestations."""
+    # argparse knows its SUPPRESS by identity; where it is not loaded, there is no help to hide from
+    hidden = getattr(sys.modules.get("argparse"), "SUPPRESS", "")
     for flag in ("--load", "--rm", "--force-rm", "--compress"):
-        parser.add_argument(flag, action="store_true", help=_HIDDEN)
+        _switch(parser, flag, help=hidden)
     for flag in ("--provenance", "--sbom", "--builder"):
-        parser.add_argument(flag, default="", help=_HIDDEN)
+        _text(parser, flag, help=hidden)
 
 
-def _add_steps(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--build-context", action="append", default=[], metavar="NAME=PLACE", help="an additional context")
-    add(
-        "--secret",
-        action="append",
-        default=[],
-        metavar="id=ID,src=FILE|env=NAME",
-        help="a secret for RUN --mount=type=secret",
-    )
-    add(
-        "--ssh",
-        action="append",
-        default=[],
-        metavar="default|ID=PATH",
-        help="an ssh agent or keys for RUN --mount=type=ssh",
-    )
-    add(
-        "--add-host",
-        action="append",
-        default=[],
-        metavar="HOST:IP",
-        help="a line for /etc/hosts in RUN steps",
-    )
-    add("--network", default="default", choices=("default", "none", "host"), help="network of RUN steps")
-    add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps")
-    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a limit of RUN steps")
-    add(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="ENTITLEMENT",
-        help="allow RUN --network=host (network.host) or --security=insecure (security.insecure)",
-    )
-    add("--cgroup-parent", default="", metavar="PATH", help="run RUN steps in a cgroup below this one")
-    add(
-        "--step-timeout", default="", metavar="DURATION", help="end a RUN step that takes longer, such as 10m"
-    )
-    add(
-        "--runtime",
-        default="",
-        metavar="NAME",
-        help="crun, runc or builtin; default: what a probe finds to work",
-    )
+def _switch(parser: _Parser, *flags: str, help: str) -> None:  # noqa: A002 - argparse's name, here and below
+    parser.add_argument(*flags, action="store_true", help=help)
+
+
+def _text(parser: _Parser, *flags: str, help: str, metavar: str | None = None, default: str = "") -> None:  # noqa: A002
+    parser.add_argument(*flags, default=default, metavar=metavar, help=help)
+
+
+def _texts(parser: _Parser, *flags: str, help: str, metavar: str | None = None) -> None:  # noqa: A002
+    """An option that may be repeated."""
+    parser.add_argument(*flags, action="append", default=[], metavar=metavar, help=help)
+
+
+def _choice(parser: _Parser, flag: str, choices: Sequence[str], *, help: str) -> None:  # noqa: A002
+    """An option with one of `choices`, the first unless it is given."""
+    parser.add_argument(flag, default=choices[0], choices=choices, help=help)
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -232,7 +227,7 @@ def _build(arguments: argparse.Namespace) -> int:
         result = build(request, sink, outset=outset, is_last=True)
     except NotCached as error:
         _explain(error.steps)
-        sys.stderr.write(f"inlay: {error}\n")
+        say(str(error))
         return EXIT_NOT_CACHED
     except SolveError as error:
         if request.explain:
@@ -269,29 +264,24 @@ def _explain(steps: Sequence[StepOutcome]) -> None:
 
 def request_of(arguments: argparse.Namespace) -> BuildRequest:
     """Turn parsed arguments into a request; raise `UsageError` for what does not fit together."""
-    for flag in ("provenance", "sbom"):
-        if getattr(arguments, flag) and parse_bool(getattr(arguments, flag)) is not False:
-            raise UsageError(f"--{flag}: attestations are not made; leave it out, or say --{flag}=false")
+    _refuse_attestations(arguments)
     outputs = [parse_output(text) for text in arguments.output]
-    if arguments.push:
-        outputs = pushing(outputs)
-    given = (_build_arg(text) for text in arguments.build_arg)
-    build_args = tuple((name, value) for name, value in given if value is not None)
+    build_args = _build_args(arguments.build_arg)
     cache_to = [parse_cache_to(text) for text in separate_caches(arguments.cache_to)]
     return BuildRequest(
         context=arguments.context,
         dockerfile=arguments.file,
         tags=tuple(arguments.tag),
-        build_args=_with_epoch(build_args),
+        build_args=build_args,
         target=arguments.target,
-        platforms=tuple(part for text in arguments.platform for part in text.split(",") if part),
+        platforms=_separated(arguments.platform),
         labels=tuple(_label(text) for text in arguments.label),
         annotations=tuple(parse_pair(text, "--annotation") for text in arguments.annotation),
-        outputs=tuple(outputs),
+        outputs=tuple(pushing(outputs) if arguments.push else outputs),
         cache_from=tuple(parse_cache_from(text) for text in separate_caches(arguments.cache_from)),
         cache_to=tuple(with_inline_cache(cache_to, dict(build_args))),
         no_cache=arguments.no_cache,
-        no_cache_filter=tuple(part for text in arguments.no_cache_filter for part in text.split(",") if part),
+        no_cache_filter=_separated(arguments.no_cache_filter),
         pull=arguments.pull,
         build_contexts=tuple(parse_pair(text, "--build-context") for text in arguments.build_context),
         secrets=tuple(parse_secret(text) for text in arguments.secret),
@@ -312,8 +302,25 @@ def request_of(arguments: argparse.Namespace) -> BuildRequest:
     )
 
 
+def _refuse_attestations(arguments: argparse.Namespace) -> None:
+    for flag in ("provenance", "sbom"):
+        text = getattr(arguments, flag)
+        if text and parse_bool(text) is not False:
+            raise UsageError(f"--{flag}: attestations are not made; leave it out, or say --{flag}=false")
+
+
+def _build_args(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Names and values. Unset variables are left out, as docker does; SOURCE_DATE_EPOCH comes from the environment
+    when no argument sets it, as with buildx."""
+    given = [(name, value) for name, value in map(_build_arg, texts) if value is not None]
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch and "SOURCE_DATE_EPOCH" not in dict(given):
+        given.append(("SOURCE_DATE_EPOCH", epoch))
+    return tuple(given)
+
+
 def _build_arg(text: str) -> tuple[str, str | None]:
-    """`NAME=VALUE`, or `NAME` with the environment's value; unset variables are left out, as docker does."""
+    """`NAME=VALUE`, or `NAME` with the environment's value; None for an unset variable."""
     name, separator, value = text.partition("=")
     if not name:
         raise UsageError(f"--build-arg {text}: expected NAME=VALUE")
@@ -325,12 +332,8 @@ def _label(text: str) -> tuple[str, str]:
     return parse_pair(text if "=" in text else f"{text}=", "--label")
 
 
-def _with_epoch(build_args: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """SOURCE_DATE_EPOCH comes from the environment when no build argument sets it, as with buildx."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch and "SOURCE_DATE_EPOCH" not in dict(build_args):
-        return (*build_args, ("SOURCE_DATE_EPOCH", epoch))
-    return build_args
+def _separated(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part for text in texts for part in text.split(",") if part)
 
 
 def _sink(kind: str) -> Callable[[Event], None]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 
+from inlay.cli import say
 from inlay.cli.table import short, table
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
@@ -59,10 +60,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="as of inlay build")
 
 
-def _warn(text: str) -> None:
-    print(f"inlay: {text}", file=sys.stderr)
-
-
 def _inspect(arguments: argparse.Namespace) -> int:
     from inlay.cache.inspection import inspect_cache
     from inlay.rootless import enter
@@ -73,10 +70,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
     option = cache_option(arguments.cache)
     if arguments.context:
         enter()
-    with Store(arguments.root, warn=_warn) as store:
+    with Store(arguments.root, warn=say) as store:
         places = Places(store.root, insecure_registries=arguments.insecure_registry)
         try:
-            found = inspect_cache(option, places, warn=_warn)
+            found = inspect_cache(option, places, warn=say)
         finally:
             places.close()
         found = [_named(cache, Journal(store.root)) for cache in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from inlay.cli import say
 from inlay.cli.table import ago, short, table
 from inlay.progress.plain import size_text
 from inlay.typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def _du(arguments: argparse.Namespace) -> int:
     from inlay.store.usage import Survey
 
     enter()
-    with Store(arguments.root, warn=lambda text: print(f"inlay: {text}", file=sys.stderr)) as store:
+    with Store(arguments.root, warn=say) as store:
         items, records = Survey(store).items, store.cache.count()
         root = store.root
     if arguments.json:

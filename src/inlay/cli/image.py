@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from inlay.cli import say
 from inlay.cli.table import ago, short, table
 from inlay.progress.plain import size_text
 from inlay.typing import TYPE_CHECKING
@@ -33,15 +34,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
 
 
-def _warn(text: str) -> None:
-    print(f"inlay: {text}", file=sys.stderr)
-
-
 def _ls(arguments: argparse.Namespace) -> int:
     from inlay.store import Store
     from inlay.store.usage import named_images
 
-    with Store(arguments.root, warn=_warn) as store:
+    with Store(arguments.root, warn=say) as store:
         images = named_images(store)
     if arguments.json:
         print(json.dumps([image._asdict() for image in images], indent=2))
@@ -63,7 +60,7 @@ def _rm(arguments: argparse.Namespace) -> int:
     from inlay.store.pruning import remove_images
 
     enter()
-    with Store(arguments.root, warn=_warn) as store:
+    with Store(arguments.root, warn=say) as store:
         for name, digest in remove_images(store, arguments.names):
             print(f"deleted {name} ({short(digest)})")
     return 0

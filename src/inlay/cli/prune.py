@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from inlay.cli import say
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
 from inlay.request import parse_age, parse_bool, parse_size
@@ -61,15 +62,11 @@ def _prune(arguments: argparse.Namespace) -> int:
     from inlay.store.pruning import prune
 
     policy = policy_of(arguments)
-
-    def warn(text: str) -> None:
-        print(f"inlay: {text}", file=sys.stderr)
-
     enter()
-    with Store(arguments.root, warn=warn) as store:
+    with Store(arguments.root, warn=say) as store:
         if not (arguments.dry_run or arguments.force) and not _agrees(store, policy):
             return 0
-        doomed = prune(store, policy, dry_run=arguments.dry_run, warn=warn)
+        doomed = prune(store, policy, dry_run=arguments.dry_run, warn=say)
     _tell(doomed, arguments)
     return 0
 
