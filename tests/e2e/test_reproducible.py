@@ -124,6 +124,21 @@ def test_with_source_date_epoch_from_a_cache_too(inlay: Inlay, fake: FakeRegistr
     assert made(fake, "one") == made(fake, "two")
 
 
+def test_with_source_date_epoch_and_no_cache_what_the_store_had_before_does_not_matter(
+    inlay: Inlay, fake: FakeRegistry, context: Path
+) -> None:
+    """Its older results say that they are newer."""
+    epoch = ("--build-arg", "SOURCE_DATE_EPOCH=1700000000")
+    build(inlay, fake, context, "one", *epoch)
+    first = made(fake, "one")
+    build(inlay, fake, context, "two")
+    build(inlay, fake, context, "two", *epoch, "--no-cache")
+    assert made(fake, "two") == first
+    again = build(inlay, fake, context, "two", *epoch)
+    assert " 0 run · " in again.err.splitlines()[-1]
+    assert made(fake, "two") == first
+
+
 def test_without_it_they_differ_in_times_alone(inlay: Inlay, fake: FakeRegistry, context: Path) -> None:
     for name in ("one", "two"):
         build(inlay, fake, context, name)

@@ -103,11 +103,11 @@ class Store:
 class Builder:
     """An index and a store that several solves share, and a log of what ran."""
 
-    def __init__(self, index: CacheIndex | None = None) -> None:
+    def __init__(self, index: CacheIndex | None = None, *, time_ns: int = 1_000_000_000) -> None:
         self.index = index or CacheIndex()
         self.store = Store()
         self.log: Log = []
-        self._time = itertools.count(1_000_000_000)
+        self._time = itertools.count(time_ns)
 
     def step(self, name: str, seed: str, value: object, *inputs: Edge[Any], **options: Any) -> Edge[Any]:
         return Edge(Step(self.log, name, seed, value, *inputs, **options))

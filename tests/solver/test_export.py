@@ -182,6 +182,15 @@ def test_a_fully_cached_build_exports_what_the_cold_one_did() -> None:
     assert shape(with_layers(warm)) == shape(with_layers(cold))
 
 
+def test_what_was_made_now_is_exported_though_an_import_says_that_it_is_newer() -> None:
+    there = Builder(time_ns=2_000_000_000)
+    edge = there.step("run", "run", "theirs", there.step("base", "base", "b"))
+    here = Builder()
+    here.index.ingest(with_layers(exported(there, edge)))
+    export = exported(here, here.step("run", "run", "own", here.step("base", "base", "b"), ignore_cache=True))
+    assert [record.id for record in export.records if record] == ["result-own"]
+
+
 def test_a_vertex_with_a_key_of_another_shares_its_record() -> None:
     b = Builder()
     stages = [b.step(name, name, "same") for name in ("p", "q")]

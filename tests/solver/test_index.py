@@ -121,6 +121,12 @@ class TestIndex:
             index.add("k", [], CacheRecord(name, "k", OLD))
         assert [record.id for record in index.records(["k"])] == ["second", "first"]
 
+    def test_of_local_ones_the_last_comes_first_though_it_may_say_that_it_is_older(self) -> None:
+        local = Memory()
+        for name, created in (("first", NEW), ("last", OLD)):
+            CacheIndex(local).add("k", [], CacheRecord(name, "k", created))
+        assert [record.id for record in CacheIndex(local).records(["k"])] == ["last", "first"]
+
     def test_a_record_whose_time_cannot_be_read_is_the_oldest(self) -> None:
         index = CacheIndex()
         index.add("k", [], CacheRecord("odd", "k", "once"), CacheRecord("old", "k", OLD))

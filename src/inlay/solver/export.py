@@ -28,7 +28,7 @@ _Inputs = list[dict[tuple[str, str], None]]
 
 class Export(NamedTuple):
     """`graph` is still without results; `records` holds, for each of its nodes, the record that has the
-    result, newest first where there are several; `targets` are the positions of the targets' nodes."""
+    result; `targets` are the positions of the targets' nodes."""
 
     graph: RecordGraph
     records: list[CacheRecord | None]
@@ -82,15 +82,15 @@ def _number(
 def _records(
     solver: Solver[R], graph: RecordGraph, named: list[list[KeyId]], targets: Sequence[Edge[R]]
 ) -> list[CacheRecord | None]:
-    """The record of each node, by the keys that it is `named`: the newest, and none of a node whose keys are those
-    of different steps, as whoever imports it could not tell their results apart."""
+    """The record of each node, by the keys that it is `named`: this solve's own, else the newest. None of a node
+    whose keys are those of different steps, as whoever imports it could not tell their results apart."""
     edges: list[frozenset[KeyId]] = []
     if len(graph) < sum(map(len, named)):
         edges = [solver.keys_of(edge) for edge in inputs_first(targets)]
     records: list[CacheRecord | None] = []
     for node, keys in zip(graph, named, strict=True):
         one_step = len(keys) == 1 or any(each.issuperset(keys) for each in edges)
-        found = solver.index.records(keys) if node.inputs and one_step else []
+        found = solver.records(keys) if node.inputs and one_step else []
         records.append(found[0] if found else None)
     return records
 

@@ -188,14 +188,25 @@ class CacheIndex:
         return frozenset(target for place in self._places for target in place.targets_of(digest))
 
     def records(self, keys: Iterable[KeyId]) -> list[CacheRecord]:
-        """The records filed under any of `keys`, newest first; of equal age those at hand before others."""
+        """The records filed under any of `keys`, newest first; of equal age those at hand before others.
+
+        Of local ones the last is the newest, though a build may give all that it makes a time of long ago.
+        """
         found: dict[tuple[KeyId, str], CacheRecord] = {}
+        local: list[Sequence[CacheRecord]] = []
         for key in keys:
-            for record in (*self._memory.records(key), *self._local.records(key)):
+            local.append(self._local.records(key))
+            for record in (*self._memory.records(key), *local[-1]):
                 found.setdefault((key, record.id), record)
         if len(found) < 2:
             return list(found.values())
-        return sorted(found.values(), key=_newest_first)
+        ages = {name: _age(record) for name, record in found.items()}
+        for records in local:
+            latest = -1
+            for record in reversed(records):
+                name = record.key, record.id
+                latest = ages[name] = max(latest, ages[name])
+        return sorted(found.values(), key=lambda each: (-ages[each.key, each.id], each.remote is not None))
 
     def identify(self, digest: str, deciding: Sequence[Sequence[tuple[KeyId, str]]]) -> KeyId:
         """Name the key that `deciding` (for each input, links (source, selector)) leads to: known or new.
@@ -339,10 +350,10 @@ def _imported_key(digest: str, ways: Sequence[Sequence[Link]], memory: Memory) -
     return derived_key(digest, [[(link.source, link.selector)] for link in firsts])
 
 
-def _newest_first(record: CacheRecord) -> tuple[int, bool]:
-    # Of equal age (a build may fix the time of all that it makes) the one that was added last stays first.
+def _age(record: CacheRecord) -> int:
+    """When a record was made; -1 where that cannot be read."""
     created = parse_ns(record.created)
-    return -created if created is not None else sys.maxsize, record.remote is not None
+    return created if created is not None else -1
 
 
 def _identify(

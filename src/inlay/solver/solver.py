@@ -78,6 +78,7 @@ class Solver(Generic[R]):
         self._maps: dict[str, CacheMap[R]] = {}
         self._step_keys: dict[tuple[str, int], str] = {}
         self._made: dict[KeyId, Solved[R]] = {}
+        self._records: dict[KeyId, CacheRecord] = {}
         self._lost: dict[tuple[str, int], list[str]] = {}
         self._reported: set[str] = set()
         self._missing: list[Vertex[R]] = []
@@ -145,6 +146,11 @@ class Solver(Generic[R]):
     def lost(self, edge: Edge[R]) -> Sequence[str]:
         """Why results of `edge` that a cache names could not be had."""
         return self._lost.get((edge.vertex.digest, edge.output), ())
+
+    def records(self, keys: Collection[KeyId]) -> Sequence[CacheRecord]:
+        """The records under any of `keys`: what was made in this solve, else all that are known, newest first."""
+        made = [self._records[key] for key in keys if key in self._records]
+        return made or self.index.records(keys)
 
     @property
     def made_keys(self) -> Keys:
@@ -458,7 +464,9 @@ class Solver(Generic[R]):
         links = []
         for i, (below, content) in enumerate(zip(inputs, contents, strict=True)):
             links += [Link(content, i, step)] if content else self._links(edge, i, below.keys)
-        self.index.add(key, links, *([CacheRecord(kept[0], key, kept[1])] if kept else []))
+        if kept:
+            self._records[key] = CacheRecord(kept[0], key, kept[1])
+        self.index.add(key, links, *([self._records[key]] if kept else []))
         for i, (below, content) in enumerate(zip(inputs, contents, strict=True)):
             if content:
                 self.index.agree(self._links(edge, i, below.keys), Link(content, i, step))
