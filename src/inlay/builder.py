@@ -1,10 +1,15 @@
 """One build, from request to result: the composition root, and the only module that wires everything.
 
-1  the store is opened                       6  content is hashed where definitions do not match
-2  the Dockerfile is read and parsed         7  what has no record runs
-3  stages become LLB and an image config     8  layers are packed
-4  caches are imported                       9  the cache goes into the image config
-5  the solver looks for definition keys     10  the image is pushed or written
+`_Build.run` is the story:
+
+- `_import`: caches are imported; meanwhile
+- `_load_context`: the build context is fetched, where the Dockerfile is in a repository or an archive;
+- `Frontend.convert`: the Dockerfile is read, and its stages become LLB and image configs.
+- `_solve`: the solver looks for each step in the caches, by its definition and then by the content that goes into it,
+  and runs what is not there (`actions.worker`); records of all that become the cache of this build.
+- `Exporter.write`: layers are packed, and images are pushed or written, with their cache inside;
+- `Exporter.export_caches`: the cache goes to where `--cache-to` wants it;
+- `_remember`: what the steps were is noted, so that a later build can say why it runs them again.
 """
 
 from __future__ import annotations
@@ -76,19 +81,28 @@ def build(
     for flag, option, name, known in unknown_fields(request):
         warn(f"--{flag} {option}: {_without_effect(name, known)}")
     store = Store(request.root, warn=warn)
-    if is_last:
-        _left_open.append(store)
-        return _finish(store, lambda: _Build(request, outputs, store, sink, outset))
-    with store:
-        return _finish(store, lambda: _Build(request, outputs, store, sink, outset))
+    try:
+        return _build_in(store, request, outputs, sink, outset)
+    finally:
+        if is_last:
+            _left_open.append(store)
+        else:
+            store.close()
 
 
 _left_open: list[Store] = []
+"""Keeps stores from being closed when nothing else refers to them."""
 
 
-def _finish(store: Store, begin: Callable[[], _Build]) -> BuildResult:
+def _build_in(
+    store: Store,
+    request: BuildRequest,
+    outputs: Sequence[Output],
+    sink: Callable[[Event], None],
+    outset: Outset | None,
+) -> BuildResult:
     try:
-        work = begin()
+        work = _Build(request, outputs, store, sink, outset)
         result = run(work.run(), abort=work.cancel)
     except BrokenPipeError:
         raise  # nobody listens to `sink` any more
@@ -119,31 +133,18 @@ class _Build:
         self.outset = outset or Outset(request)
         self.places = self.outset.places
         self.secrets = Secrets(request.secrets, request.ssh)
-        self.remote = RemoteSources(
-            store.root, store.snapshotter, lambda: self.refs, self.places, self.secrets
-        )
-        self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.refs = RefStore(
             store.layers,
             store.content,
             store.snapshotter,
             self.places.at,
             epoch_s=self._epoch_s,
-            warn=lambda said: sink(Warned("", said)),
+            warn=self._warn,
         )
-        self.worker = Worker(
-            self.refs,
-            make_executor=self.outset.executor,
-            secrets=self.secrets,
-            cache_mounts=CacheMounts(store.trees, self.refs),
-            emit=sink,
-            clock=self._clock,
-            forms=self._forms,
-            step_timeout_s=request.step_timeout_s,
-            ship=lambda ref, codec: self.exporter.ship(ref, codec),
+        self.remote = RemoteSources(
+            store.root, store.snapshotter, lambda: self.refs, self.places, self.secrets
         )
-        self.definitions: list[Definition] = []
-        self.wanted: dict[str, Forms] = {}
+        self.frontend = Frontend(request, store, self.places, sink, self.remote)
         self.exporter = Exporter(
             request,
             outputs,
@@ -154,6 +155,19 @@ class _Build:
             emit=sink,
             epoch_s=self._epoch_s,
         )
+        self.worker = Worker(
+            self.refs,
+            make_executor=self.outset.executor,
+            secrets=self.secrets,
+            cache_mounts=CacheMounts(store.trees, self.refs),
+            emit=sink,
+            clock=self._clock,
+            forms=self._forms,
+            step_timeout_s=request.step_timeout_s,
+            ship=self.exporter.ship,
+        )
+        self.definitions: list[Definition] = []
+        self.wanted: dict[str, Forms] = {}
         self.index = CacheIndex(store.cache if request.local_cache else None)
         self.deferred = DeferredCaches(self.index)
         self.observer = _Observer(sink)
@@ -200,7 +214,7 @@ class _Build:
             except BlobLost as error:
                 if not self.refs.give_up(error):
                     raise
-                self.emit(Warned("", f"{error}; the steps that need it run again"))
+                self._warn(f"{error}; the steps that need it run again")
 
     async def _load_context(self) -> None:
         """Fetch the build context where the Dockerfile is in what has to be fetched."""
@@ -245,8 +259,8 @@ class _Build:
         )
         self.definitions = [result.definition for result in converted]
         targets = [self._target(result) for result in converted]
-        solved = iter(await solver.solve([target for target in targets if target is not None]))
         wanted = [target for target in targets if target is not None]
+        solved = iter(await solver.solve(wanted))
         if any(option.get("mode") == "max" for option in self.request.cache_to):
             await self.deferred.bring(solver.keys_without_record(wanted))
         self.records = export(solver, wanted) if wanted else None
@@ -289,9 +303,11 @@ class _Build:
 
     def _outcomes(self) -> tuple[StepOutcome, ...]:
         """What became of the steps; with the reasons of those that were not cached, where they are wanted."""
-        outcomes, solver = self.observer.outcomes, self.solver
+        solver = self.solver
         if solver is None or not (self.request.explain or solver.missing):
-            return tuple(outcomes.values())
+            return tuple(self.observer.outcomes.values())
+        for vertex in solver.missing:
+            self.observer.missing(vertex)
         from inlay.explanation import Explainer
         from inlay.store.journal import Journal
 
@@ -304,14 +320,7 @@ class _Build:
             blank=not any(graphs for _, graphs in self.imported)
             and (self.store.cache.was_empty or not self.request.local_cache),
         )
-        for vertex in solver.missing:
-            if (step := _step(vertex)).is_instruction:
-                outcomes[step.digest] = _outcome(step, "missing")
-        return tuple(
-            outcome if outcome.outcome == "cached" else outcome._replace(explanation=explainer.explain(step))
-            for step in sorted(self.steps.values(), key=_line)
-            if (outcome := outcomes.get(step.digest)) is not None
-        )
+        return explainer.explained(self.observer.outcomes)
 
     def _remember(self) -> None:
         """Note for later builds what the steps were, if this one may have learned anything.
@@ -328,7 +337,12 @@ class _Build:
         try:
             remember(self.solver, self.steps.values(), Journal(self.store.root))
         except (InlayError, OSError) as error:
-            self.emit(Warned("", f"what steps were is not remembered: {error}"))
+            self._warn(f"what steps were is not remembered: {error}")
+
+    # -- small answers -------------------------------------------------------------------------------
+
+    def _warn(self, message: str) -> None:
+        self.emit(Warned("", message))
 
     def _epoch_s(self) -> int | None:
         """SOURCE_DATE_EPOCH, in seconds; what the Dockerfile says of it is known once that is converted."""
@@ -377,11 +391,18 @@ class _Observer:
         )
         self._finish(vertex, "failed", event)
 
+    def missing(self, vertex: object) -> None:
+        """A step would have to run, but is not to."""
+        self._note(_step(vertex), "missing")
+
     def _finish(self, vertex: object, outcome: str, event: Completed) -> None:
-        step = _step(vertex)
         self._emit(event)
+        self._note(_step(vertex), outcome)
+
+    def _note(self, step: Step, outcome: str) -> None:
         if step.is_instruction:
-            self.outcomes[step.digest] = _outcome(step, outcome)
+            location = str(step.vertex.location or "")
+            self.outcomes[step.digest] = StepOutcome(step.name, outcome, step.digest, location)
 
 
 def _without_effect(name: str, known: Sequence[str]) -> str:
@@ -391,15 +412,6 @@ def _without_effect(name: str, known: Sequence[str]) -> str:
     return f"{name} has no effect; " + (
         f"did you mean {nearest}?" if nearest else f"what has is {', '.join(known)}"
     )
-
-
-def _outcome(step: Step, outcome: str) -> StepOutcome:
-    location = step.vertex.location
-    return StepOutcome(step.name, outcome, step.digest, str(location) if location else "")
-
-
-def _line(step: Step) -> int:
-    return step.vertex.location.first_line if step.vertex.location is not None else 0
 
 
 def _step(vertex: object) -> Step:

@@ -34,13 +34,14 @@ from inlay.store.journal import StepNote
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from inlay.actions.worker import Result
     from inlay.archive.listing import Change as FileChange
     from inlay.archive.listing import File, Listing
     from inlay.archive.tree import Tree
     from inlay.llb.keys import ContentSelector
+    from inlay.request import StepOutcome
     from inlay.solver.explain import Cause
     from inlay.solver.keys import KeyId, RecordGraph
     from inlay.solver.solver import Solver
@@ -139,12 +140,21 @@ class Explainer:
     ) -> None:
         """`no_cache`: whether all of the cache was not to be used; `blank`: whether there was none."""
         self._solver = solver
+        self._steps = steps
         self._journal = journal
         self._imports = imports
         self._no_cache = no_cache
         self._blank = blank
         self._ran = "would have to run" if solver.missing else "ran"
         self._own = {step_key(solver, Edge(step)) for step in steps if solver.is_mapped(step)}
+
+    def explained(self, outcomes: Mapping[str, StepOutcome]) -> tuple[StepOutcome, ...]:
+        """`outcomes` of steps by digest, in the Dockerfile's order, with the reasons of those that were not cached."""
+        return tuple(
+            outcome if outcome.outcome == "cached" else outcome._replace(explanation=self.explain(step))
+            for step in sorted(self._steps, key=_line)
+            if (outcome := outcomes.get(step.digest)) is not None
+        )
 
     def explain(self, step: Step) -> Explanation:
         """Why `step`, which was not found, was not."""
@@ -286,6 +296,10 @@ def _name_of(step: Step, i: int) -> str:
         name = op.identifier.partition("://")[2]
         return "the build context" if name == "context" else f"the context {name}"
     return _pinned(below)[1]
+
+
+def _line(step: Step) -> int:
+    return step.vertex.location.first_line if step.vertex.location is not None else 0
 
 
 def _step(edge: Edge[Result]) -> Step:
