@@ -11,14 +11,18 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from ordinary import GID, UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ordinary import User
     from running import Outcome
 
     Build = Callable[..., Outcome]
@@ -28,25 +32,48 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 OUTSIDE = "kept as it is\n"
 
 
+class Place(NamedTuple):
+    """Who builds, in a folder of theirs."""
+
+    inlay: Callable[..., Outcome]
+    folder: Path
+    uid: int
+    gid: int
+
+
+@pytest.fixture(params=["root", "user"])
+def place(request: pytest.FixtureRequest, inlay: Callable[..., Any], tmp_path: Path) -> Place:
+    if request.param == "root":
+        return Place(inlay, tmp_path, 0, 0)
+    user: User = request.getfixturevalue("users")()
+    return Place(user.inlay, user.home, UID, GID)
+
+
 @pytest.fixture
-def build(inlay: Callable[..., Any], tmp_path: Path) -> Iterator[Build]:
-    """Build a Dockerfile's text in `tmp_path/context`. A file beside the store must stay as it is."""
-    (tmp_path / "context").mkdir()
-    (tmp_path / "outside").write_text(OUTSIDE)
-    before = (tmp_path / "outside").stat()
+def folder(place: Place) -> Path:
+    return place.folder
+
+
+@pytest.fixture
+def build(place: Place, folder: Path) -> Iterator[Build]:
+    """Build a Dockerfile's text in `folder/context`. A file beside the store must stay as it is."""
+    (folder / "context").mkdir()
+    (folder / "outside").write_text(OUTSIDE)
+    os.chown(folder / "outside", place.uid, place.gid)
+    before = (folder / "outside").stat()
 
     def run(dockerfile: str, *flags: str) -> Outcome:
-        (tmp_path / "context/Dockerfile").write_text(dockerfile)
-        command = ("build", "--progress", "plain", "--root", str(tmp_path / "s"))
-        done: Outcome = inlay(*command, *flags, str(tmp_path / "context"))
+        (folder / "context/Dockerfile").write_text(dockerfile)
+        command = ("build", "--progress", "plain", "--root", str(folder / "s"))
+        done: Outcome = place.inlay(*command, *flags, str(folder / "context"))
         assert "Traceback" not in done.err
         return done
 
     yield run
-    after = (tmp_path / "outside").stat()
-    assert (tmp_path / "outside").read_text() == OUTSIDE
+    after = (folder / "outside").stat()
+    assert (folder / "outside").read_text() == OUTSIDE
     assert (after.st_mode, after.st_uid, after.st_nlink) == (before.st_mode, before.st_uid, 1)
-    assert {path.name for path in tmp_path.iterdir()} <= {"context", "outside", "s", "out", "image"}
+    assert {path.name for path in folder.iterdir()} <= {"context", "outside", "s", "out", "image"}
 
 
 def failed(done: Outcome, line: int, *words: str) -> None:
@@ -124,20 +151,20 @@ def make_image(layout: Path, layer: bytes) -> str:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_archives_cannot_leave_the_destination(build: Build, tmp_path: Path, how: str) -> None:
-    (tmp_path / "context/x.tar").write_bytes(escapes(tmp_path / "outside")[how])
-    done = build("FROM scratch\nADD x.tar /to/\n", "-o", str(tmp_path / "out"))
+def test_archives_cannot_leave_the_destination(build: Build, folder: Path, how: str) -> None:
+    (folder / "context/x.tar").write_bytes(escapes(folder / "outside")[how])
+    done = build("FROM scratch\nADD x.tar /to/\n", "-o", str(folder / "out"))
     if done.code:
         failed(done, 2, "ADD x.tar")
     else:
-        assert {path.name for path in (tmp_path / "out").iterdir()} == {"to"}
+        assert {path.name for path in (folder / "out").iterdir()} == {"to"}
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_layers_cannot_leave_the_root(build: Build, tmp_path: Path, how: str) -> None:
-    digest = make_image(tmp_path / "image", escapes(tmp_path / "outside")[how])
-    layout = f"base=oci-layout://{tmp_path}/image@{digest}"
-    done = build("FROM base\nCOPY Dockerfile /\n", "--build-context", layout, "-o", str(tmp_path / "out"))
+def test_layers_cannot_leave_the_root(build: Build, folder: Path, how: str) -> None:
+    digest = make_image(folder / "image", escapes(folder / "outside")[how])
+    layout = f"base=oci-layout://{folder}/image@{digest}"
+    done = build("FROM base\nCOPY Dockerfile /\n", "--build-context", layout, "-o", str(folder / "out"))
     if done.code:
         assert done.err.rstrip("\n").splitlines()[-1].startswith("inlay: "), done.err
         assert "layer sha256:" in done.err
@@ -152,62 +179,108 @@ def test_layers_cannot_leave_the_root(build: Build, tmp_path: Path, how: str) ->
     ],
 )
 def test_impossible_members_are_named(
-    build: Build, tmp_path: Path, member: tuple[str, bytes, str], word: str
+    build: Build, folder: Path, member: tuple[str, bytes, str], word: str
 ) -> None:
-    (tmp_path / "context/x.tar").write_bytes(archive(member))
+    (folder / "context/x.tar").write_bytes(archive(member))
     failed(build("FROM scratch\nADD x.tar /to/\n"), 2, word)
 
 
-def test_archives_that_unpack_to_more_than_they_can_are_stopped(build: Build, tmp_path: Path) -> None:
-    sparse = tmp_path / "context/hole"
+def test_archives_that_unpack_to_more_than_they_can_are_stopped(build: Build, folder: Path) -> None:
+    sparse = folder / "context/hole"
     with sparse.open("wb") as file:
         file.truncate(1 << 43)  # eight TiB of nothing; the archive has 10 KiB
-    subprocess.run(["tar", "-cSf", tmp_path / "context/x.tar", "-C", sparse.parent, "hole"], check=True)
+    subprocess.run(["tar", "-cSf", folder / "context/x.tar", "-C", sparse.parent, "hole"], check=True)
     sparse.unlink()
     failed(build("FROM scratch\nADD x.tar /to/\n"), 2, "unpacks to more than")
-    digest = make_image(tmp_path / "image", (tmp_path / "context/x.tar").read_bytes())
-    layout = f"base=oci-layout://{tmp_path}/image@{digest}"
+    digest = make_image(folder / "image", (folder / "context/x.tar").read_bytes())
+    layout = f"base=oci-layout://{folder}/image@{digest}"
     done = build("FROM base\nRUN true\n", "--build-context", layout)
     assert done.code == 1
     assert "unpacks to more than" in done.err
 
 
-def test_many_members_are_unpacked_in_good_time(build: Build, tmp_path: Path) -> None:
-    count = 50_000
+def test_many_members_are_unpacked_in_good_time(build: Build, place: Place, folder: Path) -> None:
+    count = 10_000 if place.uid else 50_000
     members = [(f"d{number % 100}/f{number}", FILE, "") for number in range(count)]
-    (tmp_path / "context/x.tar.gz").write_bytes(gzip.compress(archive(*members), 1))
+    (folder / "context/x.tar.gz").write_bytes(gzip.compress(archive(*members), 1))
     done = build(
         "FROM scratch AS a\nADD x.tar.gz /\nFROM scratch\nCOPY --from=a /d7 /d7\n",
         "-o",
-        str(tmp_path / "out"),
+        str(folder / "out"),
     )
     assert done.code == 0, done.err
-    assert len(os.listdir(tmp_path / "out/d7")) == count // 100
+    assert len(os.listdir(folder / "out/d7")) == count // 100
 
 
-def test_broken_archives_and_layers_are_named(build: Build, tmp_path: Path) -> None:
+def test_broken_archives_and_layers_are_named(build: Build, folder: Path) -> None:
     whole = gzip.compress(archive(*((f"f{number}", FILE, "") for number in range(1000))))
-    (tmp_path / "context/x.tar.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "context/x.tar.gz").write_bytes(whole[: len(whole) // 2])
     failed(build("FROM scratch\nADD x.tar.gz /to/\n"), 2, "ADD x.tar.gz", "cut off")
 
 
 # -- contexts ---------------------------------------------------------------------------------------------
 
 
-def test_links_in_the_context_lead_nowhere_else(build: Build, tmp_path: Path) -> None:
-    for name, target in (("up", "../outside"), ("absolute", str(tmp_path / "outside")), ("folder", "..")):
-        (tmp_path / "context" / name).symlink_to(target)
+def test_links_in_the_context_lead_nowhere_else(build: Build, folder: Path) -> None:
+    for name, target in (("up", "../outside"), ("absolute", str(folder / "outside")), ("folder", "..")):
+        (folder / "context" / name).symlink_to(target)
         failed(
             build(f"FROM scratch\nCOPY {name}{'/outside' if name == 'folder' else ''} /x\n"), 2, "not found"
         )
-    done = build("FROM scratch\nCOPY . /x/\n", "-o", str(tmp_path / "out"))
+    done = build("FROM scratch\nCOPY . /x/\n", "-o", str(folder / "out"))
     assert done.code == 0
-    assert os.readlink(tmp_path / "out/x/up") == "../outside"
+    assert os.readlink(folder / "out/x/up") == "../outside"
 
 
 def test_a_dockerfile_cannot_name_what_is_outside_the_context(build: Build, base: str) -> None:
     failed(build("FROM scratch\nCOPY ../outside /x\n"), 2, "not found")
     failed(build(f"FROM {base}\nRUN --mount=source=../outside,target=/x cat /x\n"), 2, "outside")
+
+
+READS = {
+    "copy": "FROM scratch\nCOPY . /x/\n",
+    "mount": "FROM @BASE@\nRUN --mount=target=/in cp -r /in /x; cat /in/file /in/dir/file > /seen; true\n",
+}
+
+
+@pytest.mark.parametrize("how", READS)
+def test_a_file_that_is_swapped_for_a_link_all_the_time_leads_nowhere(
+    build: Build, base: str, folder: Path, tmp_path: Path, how: str
+) -> None:
+    """A build may see the file, see the link, or fail: it never reads what the link leads to."""
+    context, elsewhere = folder / "context", tmp_path / "elsewhere"
+    for path in (elsewhere, context / "dir"):
+        path.mkdir()
+        (path / "file").write_text("HOST" if path == elsewhere else "fine")
+    (context / ".dockerignore").write_text(".*\n")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            (context / ".new").symlink_to(elsewhere / "file")
+            os.replace(context / ".new", context / "file")
+            os.rename(context / "dir", context / ".dir")
+            (context / "dir").symlink_to(elsewhere)
+            (context / ".new").write_text("fine")
+            os.replace(context / ".new", context / "file")
+            (context / "dir").unlink()
+            os.rename(context / ".dir", context / "dir")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        for _ in range(3):
+            dockerfile = READS[how].replace("@BASE@", base)
+            done = build(dockerfile, "--no-cache", "-o", f"type=tar,dest={folder}/out")
+            if done.code == 0:
+                assert b"HOST" not in (folder / "out").read_bytes()
+            else:
+                assert re.search("inlay: (Dockerfile:2: )?.*(/|')(file|dir)", done.err), done.err
+            assert "HOST" not in done.err
+    finally:
+        stop.set()
+        swapper.join()
+    shutil.rmtree(elsewhere)
 
 
 # -- steps ------------------------------------------------------------------------------------------------
@@ -222,11 +295,12 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def small_store(tmp_path: Path) -> Iterator[Path]:
+def small_store(place: Place) -> Iterator[Path]:
     """A store on a disk of 24 MiB."""
-    store = tmp_path / "s"
+    store = place.folder / "s"
     store.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", store], check=True)
+    options = f"size=24m,uid={place.uid},gid={place.gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", store], check=True)
     yield store
     subprocess.run(["umount", store], check=True)
 
@@ -247,9 +321,9 @@ def test_a_step_that_fills_the_disk_is_told_so_and_leaves_room(
 
 
 def test_what_does_not_fit_on_the_disk_is_named(
-    build: Build, base: str, small_store: Path, tmp_path: Path
+    build: Build, base: str, small_store: Path, folder: Path
 ) -> None:
-    (tmp_path / "context/big").write_bytes(os.urandom(30_000_000))
+    (folder / "context/big").write_bytes(os.urandom(30_000_000))
     failed(build("FROM scratch\nCOPY big /\n"), 2, "no room for a blob", "free some space")
     (small_store / "ballast").write_bytes(bytes(23_000_000))
     done = build(f"FROM {base}\nRUN true\n")
@@ -309,18 +383,18 @@ echo all tried
 
 
 def test_steps_see_and_change_nothing_of_the_host(
-    build: Build, base: str, runtime: str, tmp_path: Path
+    build: Build, base: str, runtime: str, folder: Path
 ) -> None:
     disk = os.stat("/").st_dev
     script = ATTEMPTS
     for name, value in (
         ("@MAJOR@", os.major(disk)),
         ("@MINOR@", os.minor(disk)),
-        ("@OUTSIDE@", tmp_path / "outside"),
+        ("@OUTSIDE@", folder / "outside"),
         ("@PID@", os.getpid()),
     ):
         script = script.replace(name, str(value))
-    (tmp_path / "context/attempts").write_text(script)
+    (folder / "context/attempts").write_text(script)
     done = build(f"FROM {base}\nRUN --mount=target=/c sh /c/attempts\n", "--runtime", runtime)
     assert done.code == 0, done.err
     said = re.findall(r"^#\d+ \d+\.\d+ (.*)", done.err, re.M)
