@@ -27,10 +27,13 @@ CHECKOUT = Path(__file__).parents[1]
 class User:
     """One who may use `ids` ids besides its own (by /etc/subuid and /etc/subgid). `home` is its own folder.
 
-    The programs `without` are not there for it.
+    The programs `without` are not there for it. `first` is a command that root runs before each of its own, where
+    the user is.
     """
 
-    def __init__(self, folder: Path, *, ids: int = ID_COUNT, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, ids: int = ID_COUNT, without: Sequence[str] = (), first: str = ":"
+    ) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
@@ -46,6 +49,7 @@ class User:
                 f"echo {NAME}:x:{GID}: >> /etc/group",
                 f"{{ {grant}; }} > /etc/subuid; cp /etc/subuid /etc/subgid",
                 *(f"mount --bind /dev/null {shutil.which(name)}" for name in without),
+                first,
                 f"umount -l {folder}/etc; rmdir {folder}/etc",
                 f'exec setpriv --reuid {UID} --regid {GID} --clear-groups --inh-caps=-all "$@"',
             ]

@@ -170,7 +170,8 @@ def test_images_by_tag_digest_index_mirror_and_layout(
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(
-        f"ARG OTHER=linux/arm64\nFROM {name}@{digest(made)} AS by-digest\nFROM --platform=$OTHER {name} AS arm\nFROM {name}\n"
+        f"ARG OTHER=linux/arm64\nFROM {name}@{digest(made)} AS by-digest\nFROM --platform=$OTHER {name} AS arm\n"
+        f"FROM {name}\n"
         "COPY --from=by-digest / /a/\nCOPY --from=arm / /b/\nCOPY --from=mirrored / /c/\n"
         "COPY --from=folder / /d/\nCOPY --from=archive / /e/\n"
     )

@@ -77,6 +77,9 @@ def test_the_command_is_named_that_gives_a_user_ids(
     assert found["ids"]["state"] == "limited"
     assert told in found["ids"]["told"]
     assert found["ids"]["command"] == command
+    if command.startswith("usermod"):
+        changed = findings_of(users(**options, first=command).inlay("doctor", "--json"))
+        assert changed["ids"]["state"] == "ok"
 
 
 def test_newuidmap_without_its_privileges_is_told_of(users: Callable[..., User]) -> None:
