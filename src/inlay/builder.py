@@ -108,7 +108,7 @@ def _build_in(
         raise  # nobody listens to `sink` any more
     except OSError as error:
         raise SolveError(f"{store.root}: {system_error(error)}") from error
-    if result.steps_run:
+    if result.steps_run and store.is_prune_due():
         from inlay.store.pruning import prune_to_policy
 
         prune_to_policy(store, warn=lambda message: work.emit(Warned("", message)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import stat as mode_bits
 
 from inlay.actions.step import Step
-from inlay.llb.difference import differences, fields_of, kind_of
 from inlay.llb.keys import cache_map, pre_image
 from inlay.llb.ops import SourceOp
 from inlay.oci.descriptor import DESCRIPTION
@@ -29,7 +28,6 @@ from inlay.solver.explain import (
 )
 from inlay.solver.keys import Link, is_random
 from inlay.solver.vertex import Edge
-from inlay.sources.http import shown_url
 from inlay.store.journal import StepNote
 from inlay.typing import TYPE_CHECKING
 
@@ -116,9 +114,13 @@ def _pinned(step: Step) -> tuple[str, str, str]:
     """The name of a source for its platform, how it is shown, and what it is pinned to if that shows."""
     op = step.vertex.op
     assert isinstance(op, SourceOp)
-    shown, pin = shown_url(op.identifier), ""
+    pin = ""
     if op.scheme in ("docker-image", "oci-layout"):
         shown, _, pin = op.identifier.partition("://")[2].partition("@")
+    else:
+        from inlay.sources.http import shown_url
+
+        shown = shown_url(op.identifier)
     return f"{op.scheme} {shown} {step.vertex.platform or host()}", shown, pin
 
 
@@ -262,6 +264,8 @@ def _least_changed(own: StepNote, notes: Iterable[StepNote]) -> list[Change]:
     """What is different from the one of `notes` that is most like `own`; nothing where that is too much."""
     from difflib import SequenceMatcher
 
+    from inlay.llb.difference import differences, kind_of
+
     kind, fields = kind_of(own.pre_image), _fields(own)
     best, least = 0.0, list[Change]()
     for note in notes:
@@ -275,6 +279,8 @@ def _least_changed(own: StepNote, notes: Iterable[StepNote]) -> list[Change]:
 
 
 def _fields(note: StepNote) -> dict[str, str]:
+    from inlay.llb.difference import fields_of
+
     try:
         return fields_of(note.pre_image, note.paths)
     except (ValueError, AttributeError, TypeError):

@@ -5,10 +5,10 @@ As BuildKit reads them: vendor/github.com/tonistiigi/dchapes-mode, after BSD's s
 
 from __future__ import annotations
 
-import re
 import stat as mode_bits
 
 from inlay.errors import SolveError
+from inlay.regexp import regexp
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def parse_mode(text: str) -> Callable[[int], int]:
     Raises `SolveError` for what is no mode.
     """
     if text[:1].isdigit():
-        if not re.fullmatch("0*[0-7]{1,4}", text, re.ASCII):
+        if not regexp("0*[0-7]{1,4}").fullmatch(text):
             raise _invalid(text)
         changes = [_Change("-", 0o7777), _Change("+", int(text, 8))]
     else:
@@ -49,13 +49,13 @@ def _invalid(text: str) -> SolveError:
 
 def _parse_clause(clause: str, text: str) -> Iterator[_Change]:
     """Read `ug+rw-x`: classes, then operators with permissions."""
-    parts = re.fullmatch("([augo]*)((?:[-+=][rstwXxugo]*)+)", clause)
+    parts = regexp("([augo]*)((?:[-+=][rstwXxugo]*)+)").fullmatch(clause)
     if not parts:
         raise _invalid(text)
     who = 0
     for letter in parts[1]:
         who |= _CLASSES[letter]
-    for operator, permissions in re.findall("([-+=])([^-+=]*)", parts[2]):
+    for operator, permissions in regexp("([-+=])([^-+=]*)").findall(parts[2]):
         yield from _parse_permissions(operator, permissions, who)
 
 

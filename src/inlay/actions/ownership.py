@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,4 +57,10 @@ def _lines(tree: Tree, path: str) -> list[str]:
 def _number(fields: list[str], index: int) -> int:
     """A field's number; 0 where it is none, for files in the wild have such lines."""
     text = fields[index] if index < len(fields) else ""
-    return int(text) if re.fullmatch("[-+]?[0-9]+", text, re.ASCII) else 0
+    return (
+        int(text) if _is_number(text.removeprefix("-") if text[:1] == "-" else text.removeprefix("+")) else 0
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

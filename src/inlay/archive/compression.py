@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from queue import SimpleQueue
+from _queue import SimpleQueue
 
 from inlay.archive.codecs import Uncompressed
 from inlay.archive.tar import lazily_zeroed

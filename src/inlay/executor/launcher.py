@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
 import select
 import sys
-import threading
+from _thread import allocate_lock
 
 from inlay.errors import SolveError
 from inlay.executor import cgroup
@@ -14,7 +15,6 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from socket import socket
 
     from inlay.executor.executor import Cancellation
 
@@ -42,22 +42,22 @@ class Launcher:
         """`group_parent` is the folder of the cgroup to run the steps below; "" means this process's, or none."""
         self._group_parent = group_parent
         self._group = ""
-        self._lock = threading.Lock()
-        self._control: socket | None = None
+        self._lock = allocate_lock()
+        self._control: _socket.socket | None = None
         self._pid = 0
 
-    def start(self) -> socket:
+    def start(self) -> _socket.socket:
         """Start the zygote unless it runs; return the control socket."""
         with self._lock:
             if self._control is None:
-                import socket
-
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self._group = cgroup.new_group_name(self._group_parent)
-                with theirs:
+                ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+                try:
                     self._pid = _spawn_zygote(
                         theirs.fileno(), self._group, asked_for=bool(self._group_parent)
                     )
+                finally:
+                    theirs.close()
                 self._control = ours
             return self._control
 
@@ -76,29 +76,31 @@ class Launcher:
         `fds` come after stdout and stderr in what the step gets, so `fds[0]` is at position 2 there.
         Raises `SolveError` when the step could not be set up.
         """
-        import socket
-
-        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with channel, _Pipes() as pipes:
-            with theirs:
+        channel, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        with _Pipes() as pipes:
+            try:
                 self._send(
                     [_payload(kind, arguments), theirs.fileno(), *pipes.write_ends, *fds], trusted=trusted
                 )
-            pipes.close_write_ends()
-            forget = cancel.listen(lambda: _shut_down(channel))
-            try:
-                return _follow(channel, pipes, on_output)
+                theirs.close()
+                pipes.close_write_ends()
+                forget = cancel.listen(lambda: _shut_down(channel))
+                try:
+                    return _follow(channel, pipes, on_output)
+                finally:
+                    forget()
             finally:
-                forget()
+                theirs.close()
+                channel.close()
 
     def _send(self, fds: list[int], *, trusted: bool) -> None:
-        import socket
-
         if len(fds) > _MAX_DESCRIPTORS:
             os.close(fds[0])
             raise SolveError(f"the step has {len(fds)} mounts; at most {_MAX_DESCRIPTORS} are possible")
         try:
-            socket.send_fds(self.start(), [b"trusted step" if trusted else b"step"], fds)
+            numbers = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)]
+            self.start().sendmsg([b"trusted step" if trusted else b"step"], rights)
         except (BrokenPipeError, ConnectionResetError):
             raise SolveError("the process that starts steps has ended; start the build again") from None
         finally:
@@ -172,14 +174,14 @@ def _payload(kind: str, arguments: dict[str, object]) -> int:
     return fd
 
 
-def _shut_down(channel: socket) -> None:
+def _shut_down(channel: _socket.socket) -> None:
     try:
         channel.send(b"kill")
     except OSError:
         return  # it has ended
 
 
-def _follow(channel: socket, pipes: _Pipes, on_output: Callable[[int, bytes], None]) -> Outcome:
+def _follow(channel: _socket.socket, pipes: _Pipes, on_output: Callable[[int, bytes], None]) -> Outcome:
     """Hand on the step's output until it has ended; then what is left of it."""
     poll = select.poll()
     for fd in (channel.fileno(), *pipes.read_ends):
@@ -221,7 +223,7 @@ def _drain(pipes: _Pipes, on_output: Callable[[int, bytes], None]) -> None:
             continue
 
 
-def _next_report(channel: socket) -> tuple[str, int, str]:
+def _next_report(channel: _socket.socket) -> tuple[str, int, str]:
     """What the step's side says next: the kind, a number, a text; what the kind has not is empty."""
     try:
         data = channel.recv(_READ_SIZE)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from binascii import b2a_base64
 
+from inlay import json
 from inlay.errors import SolveError
 from inlay.executor import defaults, linux, seccomp
 from inlay.executor.launcher import Launcher
@@ -99,8 +101,6 @@ class OCIRuntimeExecutor:
 
     def _arguments(self, spec: ProcessSpec, step: Step, log_position: int) -> dict[str, object]:
         """The keyword arguments of `inlay.executor.bundle.run`."""
-        import json
-
         command = [
             self._program,
             f"--root={self._folder}/state",
@@ -164,9 +164,7 @@ def _takes_ready_filter(program: str) -> bool:
 
 def _ready_filter(machine: str) -> str:
     """The seccomp filter as crun takes it: made by inlay, where crun would need 7 ms to make it."""
-    import base64
-
-    return base64.b64encode(seccomp.filter_program(machine)).decode()
+    return b2a_base64(seccomp.filter_program(machine), newline=False).decode()
 
 
 def _namespaces(spec: ProcessSpec) -> list[str]:
@@ -235,8 +233,6 @@ def _showing_outer_proc(config: dict[str, object]) -> dict[str, object]:
 
 def _logged_error(log: bytes) -> str:
     """The last error in a runtime's JSON log; empty when there is none."""
-    import json
-
     for line in reversed(log.splitlines()):
         with contextlib.suppress(ValueError):
             entry = json.loads(line)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
+from inlay import json
 from inlay.errors import SolveError
 from inlay.executor import linux
 from inlay.executor.binfmt import MACHINES, program
@@ -60,7 +60,7 @@ def works(executor: Executor, program_path: str, folder: str) -> bool:
         return False
     partial = f"{note}.{os.getpid()}"
     with open(partial, "w", encoding="utf-8") as file:
-        json.dump({**noted, executor.name: now}, file)
+        file.write(json.dumps({**noted, executor.name: now}))
     os.replace(partial, note)
     return True
 
@@ -68,7 +68,7 @@ def works(executor: Executor, program_path: str, folder: str) -> bool:
 def _read(note: str) -> dict[str, str]:
     try:
         with open(note, encoding="utf-8") as file:
-            noted = json.load(file)
+            noted = json.loads(file.read())
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from inlay.errors import BlobLost, ContentError, ExportError, InlayError
-from inlay.export.publish import image_blobs, push_blobs, push_images, push_referrer
+from inlay.export.publish import config_blob, image_blobs, layer_blobs, push_blobs, push_images, push_referrer
 from inlay.export.results import Results
 from inlay.progress.report import shown
 from inlay.request import parse_bool
-from inlay.tasks import Limiter, in_thread
+from inlay.tasks import Limiter, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -139,9 +139,13 @@ class Exporter:
                 pass
             return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
         with view.status("pushing layers"):
-            for image, layers in zip(made.images, made.layers, strict=True):
-                blobs = await self._left_behind(image_blobs(image, layers, self._content), place.location)
+            configs = spawn(
+                push_blobs(repository, [config_blob(each) for each in made.images], self._limiter)
+            )
+            for layers in made.layers:
+                blobs = await self._left_behind(layer_blobs(layers, self._content), place.location)
                 await push_blobs(repository, blobs, self._limiter, location=place.location, host=name.domain)
+            await configs
         with view.status(f"pushing manifest for {name}@{made.top.digest}"):
             await push_images(repository, made.images, made.several, [name.tag])
         return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)

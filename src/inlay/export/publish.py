@@ -82,10 +82,19 @@ def bytes_blob(descriptor: Descriptor, data: bytes) -> Blob:
     return Blob(descriptor, lambda: cast("BinaryIO", io.BytesIO(data)))
 
 
+def layer_blobs(layers: Sequence[Layer], content: ContentStore) -> list[Blob]:
+    """The blobs of an image's layers, each once."""
+    blobs = {layer.blob.digest: layer_blob(layer, content) for layer in layers if layer.blob is not None}
+    return list(blobs.values())
+
+
+def config_blob(image: Image) -> Blob:
+    return bytes_blob(image.manifest.config, image.config)
+
+
 def image_blobs(image: Image, layers: Sequence[Layer], content: ContentStore) -> list[Blob]:
     """All blobs of `image`, the config last."""
-    blobs = {layer.blob.digest: layer_blob(layer, content) for layer in layers if layer.blob is not None}
-    return [*blobs.values(), bytes_blob(image.manifest.config, image.config)]
+    return [*layer_blobs(layers, content), config_blob(image)]
 
 
 async def push_blobs(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from inlay.content import ContentStore
 from inlay.errors import UsageError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 BUSY_TIMEOUT_S = 10.0
+PRUNE_EVERY_S = 24 * 3600.0
 
 
 def default_root() -> str:
@@ -113,6 +115,16 @@ class Store:
             self._warn("waiting for the builds that run to end")
             fcntl.flock(self._lease, fcntl.LOCK_EX)
         return True
+
+    def is_prune_due(self) -> bool:
+        """Whether nothing was pruned for a day. With a new store the first day begins."""
+        stamp = f"{self.root}/pruned"
+        try:
+            if not os.path.exists(stamp):
+                os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            return os.stat(stamp).st_mtime < time.time() - PRUNE_EVERY_S
+        except OSError:
+            return True  # whoever prunes finds out what is wrong
 
     def _check_version(self) -> None:
         version = os.pread(self._lease, 32, 0).decode(errors="replace").strip()

@@ -84,7 +84,7 @@ class Journal:
     def pins(self, source: str) -> list[str]:
         """What the name of a source has led to, the last one at the end."""
         try:
-            pins = json.loads(self._read(f"source-{_hex(Digest.of(os.fsencode(source)))}"))
+            pins = json.loads(self._read(f"source-{_hex(Digest.of(os.fsencode(source)))}") or b"[]")
             return [str(pin) for pin in pins]
         except (ValueError, TypeError):
             return []

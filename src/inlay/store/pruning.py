@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 KEEP_S = 60 * 24 * 3600.0
 """What no build has used for so long goes by itself; `INLAY_KEEP` is another duration, 0 is for ever."""
-PRUNE_EVERY_S = 24 * 3600.0
 FORGET_AFTER_S = 90 * 24 * 3600.0
 """Notes that no build has touched for so long go with every prune."""
 
@@ -134,28 +133,20 @@ def prune(
 
 
 def prune_to_policy(store: Store, *, warn: Callable[[str], None]) -> None:
-    """Once a day, and only while no build runs: delete what was not used for `KEEP_S`. Never waits or fails."""
-    import sqlite3
+    """Delete what was not used for `KEEP_S`, unless a build runs. Never waits or fails."""
+    from _sqlite3 import Error as DatabaseError
 
     keep = os.environ.get("INLAY_KEEP", "")
     try:
         keep_s = KEEP_S if not keep else 0.0 if keep == "0" else parse_age(keep, "INLAY_KEEP")
-        if not keep_s or not _is_due(f"{store.root}/pruned"):
+        if not keep_s:
             return
         with _alone(store, wait=False) as alone:
             if alone:
                 os.utime(f"{store.root}/pruned")
                 _Pruning(store, Policy(unused_for_s=keep_s), sized=False).carry_out(warn)
-    except (OSError, sqlite3.Error, UsageError) as error:
+    except (OSError, DatabaseError, UsageError) as error:
         warn(f"{store.root} was not pruned: {error}")
-
-
-def _is_due(stamp: str) -> bool:
-    try:
-        return os.stat(stamp).st_mtime < time.time() - PRUNE_EVERY_S
-    except FileNotFoundError:
-        with open(stamp, "w"):
-            return False  # a new store
 
 
 class _Pruning:
