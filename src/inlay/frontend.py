@@ -6,33 +6,31 @@ from __future__ import annotations
 import os
 
 from inlay.digest import Digest
-from inlay.errors import DockerfileError, SolveError, SourceError, UsageError
+from inlay.dockerfile.resolver import ResolvedImage, Resolver
+from inlay.errors import DockerfileError, InlayError, SolveError, UsageError
 from inlay.llb.ops import SourceOp
-from inlay.platform import Platform, host, parse_wanted
+from inlay.platform import host, parse_wanted
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
 from inlay.request import parse_size
-from inlay.sources.image import ImageResolver, ResolvedImage, image_digests, image_ref, read_image
+from inlay.sources.image import Images, ImageSource
 from inlay.sources.maincontext import DOCKERFILE, WEB_FILE, find_context, is_url
-from inlay.typing import TYPE_CHECKING, cast
+from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
     from inlay.actions.step import SourceAction
-    from inlay.actions.worker import Result
     from inlay.archive.digestmemory import DigestMemory
     from inlay.archive.tree import Tree
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.dockerfile.options import ConvertOptions
-    from inlay.dockerfile.resolver import ImageRequest, Resolver
+    from inlay.dockerfile.resolver import ImageRequest
     from inlay.errors import Location
     from inlay.llb.graph import Definition, Vertex
     from inlay.progress.events import Event
-    from inlay.reference import Reference
-    from inlay.refs.ref import Source
     from inlay.refs.store import RefStore
     from inlay.request import BuildRequest
     from inlay.sources.maincontext import MainContext
@@ -56,15 +54,14 @@ class Frontend:
     ) -> None:
         self._request = request
         self._store = store
-        self._places = places
         self._remote = remote
         self._emit = emit
-        self._layouts: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._memory: DigestMemory | None = None
         self._context: MainContext | None = None
         self._tree: Tree | None = None
-        self._images = ImageResolver(self._places_of, store.content)
+        self._images = Images(places, store.content, emit, root=store.root, pull=request.pull)
+        self.resolver = _Resolver(self._images, remote, self._folders)
         self.epoch_s = _epoch(request)
         self.dockerfile = b""
         self.warnings: list[str] = []
@@ -148,10 +145,6 @@ class Frontend:
         if git_url(options.context) is not None:
             return False
         return not self.resolver.is_archive(SourceOp(options.context, (("http.filename", WEB_FILE),)))
-
-    @property
-    def resolver(self) -> Resolver:
-        return cast("Resolver", _Resolver(self))
 
     def convert(self) -> Sequence[Converted]:
         """Read and convert the Dockerfile; blocks while base images are looked up."""
@@ -237,11 +230,7 @@ class Frontend:
             path, _, tag = path.rpartition(":")
         if not os.path.exists(path):
             raise UsageError(f"--build-context {name}=oci-layout://{text}: there is no such layout")
-        place = self._places.layout(path)
-        pinned = digest or place.images.fetch_manifest(tag).digest
-        store = "layout" + Digest.of(os.path.abspath(path)).hex[:16]
-        self._layouts[store] = path
-        return f"oci-layout://{store}@{pinned}"
+        return f"oci-layout://{self._images.add_layout(path, tag, digest)}"
 
     def _ignore_file(self, name: str) -> tuple[str, bytes | None]:
         """The ignore file's name and content. What was fetched has none, as BuildKit sees it."""
@@ -255,35 +244,6 @@ class Frontend:
             path = os.path.join(context.folder, ".dockerignore")
             return ".dockerignore", _read(path, ".dockerignore") if os.path.exists(path) else None
 
-    # -- what the conversion asks --------------------------------------------------------------------
-
-    def resolve(self, request: ImageRequest) -> ResolvedImage:
-        platform = request.platform or host()
-        if request.store:
-            return self._layout_image(request.store, parse_reference(request.reference), platform)
-        reference = parse_reference(request.reference)
-        if (known := self._images.known(reference, platform)) is not None:
-            return known
-        with shown(self._emit, request.log_name or f"[internal] load metadata for {request.reference}"):
-            return self._images.resolve(reference, platform)
-
-    def _layout_image(self, store: str, reference: Reference, platform: Platform) -> ResolvedImage:
-        path = self._layouts.get(store)
-        if path is None:
-            raise SourceError(f"{reference}: no OCI layout {store} was given")
-        place, content = self._places.layout(path), self._store.content
-        return read_image(place, str(reference.digest), platform, what=str(reference), content=content)
-
-    def _places_of(self, reference: Reference) -> list[Source]:
-        """Where to look for an image: what was built here first, unless `--pull` says otherwise."""
-        registry: list[Source] = [self._places.registry(reference)]
-        if self._request.pull or not os.path.exists(f"{self._store.root}/index.json"):
-            return registry
-        from inlay.sources.places import named
-
-        local = named(self._places.layout(self._store.root), str(reference._replace(digest="")))
-        return [local, *registry] if local is not None else registry
-
     # -- sources -------------------------------------------------------------------------------------
 
     def source_of(self, refs: RefStore) -> Callable[[Vertex], SourceAction]:
@@ -291,14 +251,15 @@ class Frontend:
 
         def source(vertex: Vertex) -> SourceAction:
             op = vertex.op
-            if op.scheme in ("docker-image", "oci-layout"):  # type: ignore[union-attr]
-                return _ImageSource(self, refs, op, vertex.platform or host())  # type: ignore[arg-type]
-            if op.scheme == "local":  # type: ignore[union-attr]
-                return self._local(op)  # type: ignore[arg-type]
-            if op.scheme in self._remote.schemes:  # type: ignore[union-attr]
-                return self._remote.open(op)  # type: ignore[arg-type]
+            assert isinstance(op, SourceOp)
+            if op.scheme in ("docker-image", "oci-layout"):
+                return ImageSource(op, vertex.platform or host(), self._images, refs)
+            if op.scheme == "local":
+                return self._local(op)
+            if op.scheme in self._remote.schemes:
+                return self._remote.open(op)
             raise SolveError(
-                f"{op.identifier}: sources of this kind cannot be fetched yet",  # type: ignore[union-attr]
+                f"{op.identifier}: sources of this kind cannot be fetched yet",
                 step=vertex.name,
                 location=vertex.location,
             )
@@ -345,73 +306,48 @@ def _context_name(name: str, value: str) -> str:
         ) from error
 
 
-class _Resolver:
-    """Answers the conversion's questions (see `dockerfile.resolver.Resolver`)."""
+class _Resolver(Resolver):
+    """Answers the conversion's questions. `folders`: named contexts that are folders here."""
 
-    def __init__(self, frontend: Frontend) -> None:
-        self._frontend = frontend
+    def __init__(self, images: Images, remote: RemoteSources, folders: Mapping[str, str]) -> None:
+        self._images = images
+        self._remote = remote
+        self._folders = folders
 
     def prefetch(self, requests: Sequence[ImageRequest]) -> None:
         """Look images up at the same time; errors come out again when they are asked for."""
         requests = list(dict.fromkeys(requests))
         if len(requests) < 2:
             return
+        from functools import partial
+
         from inlay.tasks import start_thread
 
-        joins = [start_thread(lambda request=request: self._try(request)) for request in requests]  # type: ignore[misc]
+        joins = [start_thread(partial(self._try, request)) for request in requests]
         for join in joins:
             join()
 
     def _try(self, request: ImageRequest) -> None:
-        from inlay.errors import InlayError
-
         try:
-            self._frontend.resolve(request)
+            self._images.resolve(request)
         except InlayError:
             return
 
-    def resolve(self, request: ImageRequest) -> object:
-        from inlay.dockerfile.resolver import ResolvedImage as Answer
-
-        image = self._frontend.resolve(request)
-        return Answer(image.digest, image.config.raw)
+    def resolve(self, request: ImageRequest) -> ResolvedImage:
+        image = self._images.resolve(request)
+        return ResolvedImage(image.digest, image.config.raw)
 
     def dockerignore(self, name: str) -> bytes | None:
-        folder = self._frontend._folders.get(name)
+        folder = self._folders.get(name)
         path = os.path.join(folder, ".dockerignore") if folder else ""
         return _read(path, path) if path and os.path.exists(path) else None
 
     def is_archive(self, source: SourceOp) -> bool:
-        return self._frontend._remote.http(source).is_archive()
+        return self._remote.http(source).is_archive()
 
     def time_of(self, source: SourceOp) -> int | None:
-        remote = self._frontend._remote
+        remote = self._remote
         return remote.git(source).time() if source.scheme == "git" else remote.http(source).time()
-
-
-class _ImageSource:
-    """A `docker-image://` or `oci-layout://` op."""
-
-    def __init__(self, frontend: Frontend, refs: RefStore, op: SourceOp, platform: Platform) -> None:
-        self._frontend = frontend
-        self._refs = refs
-        self._op = op
-        self._platform = platform
-
-    async def _image(self) -> ResolvedImage:
-        from inlay.dockerfile.resolver import ImageRequest
-        from inlay.tasks import in_thread
-
-        name = self._op.identifier.partition("://")[2]
-        request = ImageRequest(name, self._platform, store=self._op.attr("oci.store"))
-        known = self._frontend._images.known(parse_reference(name), self._platform)
-        return known if known is not None else await in_thread(self._frontend.resolve, request)
-
-    async def digests(self) -> tuple[str, ...]:
-        return image_digests(await self._image(), self._platform)
-
-    async def fetch(self) -> Result:
-        return image_ref(self._refs, await self._image())
 
 
 def _epoch(request: BuildRequest) -> int | None:

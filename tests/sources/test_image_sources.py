@@ -12,7 +12,7 @@ from inlay.llb.source_keys import source_digest
 from inlay.oci.descriptor import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from inlay.oci.image import ImageConfig, Manifest
 from inlay.platform import Platform
-from inlay.sources.image import ResolvedImage, image_digests
+from inlay.sources.image import PinnedImage, image_digests
 
 AMD64 = Platform("linux", "amd64")
 DIGEST = Digest.of("index")
@@ -23,7 +23,7 @@ def digests(rootfs: Any, platform: Platform = AMD64) -> tuple[str, str]:
     config = ImageConfig.parse(json.dumps({"rootfs": rootfs}).encode())
     layers = (Descriptor(OCI_LAYER_GZIP, Digest.of("blob"), 1),) * 2
     manifest = Manifest(b"", OCI_MANIFEST, Descriptor(OCI_CONFIG, config.digest, 1), layers)
-    return image_digests(ResolvedImage(DIGEST, manifest, config, None), platform)  # type: ignore[arg-type]
+    return image_digests(PinnedImage(DIGEST, manifest, config, None), platform)  # type: ignore[arg-type]
 
 
 def by_reference(**more: object) -> str:
