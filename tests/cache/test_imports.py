@@ -260,6 +260,12 @@ def inline_field_is_no_base64(fake: FakeRegistry) -> None:
     tag(fake, "app:1", {"mediaType": OCI_MANIFEST, "config": described, "layers": [layer()]})
 
 
+def diff_ids_are_no_list(fake: FakeRegistry) -> None:
+    config = json.dumps({"rootfs": {"diff_ids": 1.5}, "history": 1.5, INLINE_CACHE: "W10="}).encode()
+    described = descriptor(fake, config, OCI_CONFIG)
+    tag(fake, "app:1", {"mediaType": OCI_MANIFEST, "config": described, "layers": [layer()]})
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -276,6 +282,7 @@ def inline_field_is_no_base64(fake: FakeRegistry) -> None:
         oversized_config,
         oversized_manifest,
         inline_field_is_no_base64,
+        diff_ids_are_no_list,
     ],
 )
 def test_what_is_wrong_is_one_warning(

@@ -114,6 +114,13 @@ def test_layers_get_what_the_history_says_of_them() -> None:
         ]
 
 
+@pytest.mark.parametrize("history", [None, 1.5, True, {"a": 1}, [1.5]])
+def test_a_history_that_is_none_says_nothing(history: object) -> None:
+    plain = config("W10=")
+    of_image = plain._replace(fields={**plain.fields, "history": history})
+    assert import_inline(of_image, image("ab"), None, warn=pytest.fail) == []
+
+
 def test_an_image_without_a_cache_or_without_layers_has_none() -> None:
     assert import_inline(ImageConfig(b"", {}), image("ab"), None, warn=pytest.fail) is None
     assert import_inline(config("W10=", ""), [], None, warn=pytest.fail) is None

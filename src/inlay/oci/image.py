@@ -78,9 +78,11 @@ class ImageConfig(NamedTuple):
 
     @property
     def diff_ids(self) -> tuple[Digest, ...]:
-        """Digests of the uncompressed layers, lowest first."""
+        """Digests of the uncompressed layers, lowest first. Raises `ContentError`, `UsageError`."""
         rootfs = self.fields.get("rootfs")
         ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        if not isinstance(ids, list | None):
+            raise ContentError("the diff_ids of the image config are not a list")
         return tuple(Digest.parse(text) for text in ids or ())
 
     @property
@@ -92,7 +94,10 @@ class ImageConfig(NamedTuple):
 
     @property
     def history(self) -> tuple[dict[str, Any], ...]:
-        return tuple(entry for entry in self.fields.get("history") or () if isinstance(entry, dict))
+        entries = self.fields.get("history")
+        if not isinstance(entries, list):
+            return ()
+        return tuple(entry for entry in entries if isinstance(entry, dict))
 
     @property
     def layer_history(self) -> tuple[dict[str, Any], ...]:
