@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import RunningRegistry
+    from ordinary import User
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -246,19 +247,22 @@ def test_an_image_that_is_removed_takes_what_lies_beside_each_platform_with_it(
 
 
 def test_a_platform_without_run_needs_no_emulator_and_one_with_says_what_it_needs(
-    inlay: Callable[..., Any], context: Path, base: str, tmp_path: Path
+    inlay: Callable[..., Any], users: Callable[..., User], context: Path, base: str, tmp_path: Path
 ) -> None:
-    platform = foreign()
-    (context / "Dockerfile").write_text('FROM scratch\nCOPY a.txt /\nWORKDIR /w\nENV A=b\nCMD ["/a.txt"]\n')
-    build = (*BUILD, "--platform", platform, "--root", str(tmp_path / "s"), "-t", "x", str(context))
-    assert inlay(*build).code == 0
-    (context / "Dockerfile").write_text("FROM scratch\nCOPY a.txt /\nRUN true\n")
-    done = inlay(*build)
-    assert done.code == 1
-    last = done.err.splitlines()[-1]
-    assert last.startswith("inlay: Dockerfile:3: [2/2] RUN true: this machine")
-    assert f"cannot run programs for {platform}" in last
-    assert "qemu-user-static" in last
+    platform, user = foreign(), users()
+    for run, folder in ((inlay, context), (user.inlay, user.give(context))):
+        (folder / "Dockerfile").write_text(
+            'FROM scratch\nCOPY a.txt /\nWORKDIR /w\nENV A=b\nCMD ["/a.txt"]\n'
+        )
+        build = (*BUILD, "--platform", platform, "--root", str(folder.parent / "s"), "-t", "x", str(folder))
+        assert run(*build).code == 0
+        (folder / "Dockerfile").write_text("FROM scratch\nCOPY a.txt /\nRUN true\n")
+        done = run(*build)
+        assert done.code == 1
+        last = done.err.splitlines()[-1]
+        assert last.startswith("inlay: Dockerfile:3: [2/2] RUN true: this machine")
+        assert f"cannot run programs for {platform}" in last
+        assert "qemu-user-static" in last
 
 
 def test_an_image_of_this_machine_under_another_platform_runs(
@@ -298,9 +302,14 @@ def arm64_busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "files/bin/busybox"
 
 
+@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
+@pytest.mark.parametrize("who", ["root", "user"])
 def test_foreign_steps_run_through_qemu(
-    inlay: Callable[..., Any], arm64_busybox: Path, docker_registry: RunningRegistry, tmp_path: Path
-) -> None:
+    inlay: Callable[..., Any], users: Callable[..., User], arm64_busybox: Path,
+    docker_registry: RunningRegistry, tmp_path: Path, runtime: str, who: str,
+) -> None:  # fmt: skip
+    if runtime != "builtin" and shutil.which(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
     qemu = shutil.which("qemu-aarch64-static")
     if qemu is None:
         pytest.skip("qemu-user-static is not installed")
@@ -319,12 +328,22 @@ def test_foreign_steps_run_through_qemu(
         # Named in full: else this shell runs itself by way of /proc/self/exe, which is qemu's own to qemu 7.
         "RUN /bin/uname -m > /machine && /bin/cat /machine\n"
     )
-    ref = f"{docker_registry.host}/qemu"
+    ref = f"{docker_registry.host}/qemu/{who}-{runtime}"
+    command = [sys.executable, "-m", "inlay", *BUILD, "--runtime", runtime, "--platform", BOTH]
+    command += ["--push", "--cache-to", "type=inline", "-t", f"{ref}:1", "--root"]
+    if who == "user":
+        user = users()
+        command = user.command(*command, str(user.home / "s"), str(user.give(context)))
+    else:
+        command += [str(tmp_path / "s"), str(context)]
     script = [sys.executable, str(Path(own_binfmt.__file__)), qemu]
-    build = [sys.executable, "-m", "inlay", *BUILD, "--runtime", "builtin", "--platform", BOTH]
-    push = ["--push", "--cache-to", "type=inline", "-t", f"{ref}:1", str(context)]
     done = subprocess.run(
-        [*script, *build, "--root", str(tmp_path / "s"), *push], capture_output=True, text=True, check=False
+        [*script, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env=os.environ if who == "root" else user.environment,
     )
     if done.returncode == own_binfmt.CANNOT:
         pytest.skip("this kernel has no binfmt_misc for a user namespace of its own")
