@@ -119,7 +119,8 @@ class Frontend:
             text = read_file(self._tree, each, DOCKERFILE_LIMIT)
             if text is not None:
                 return text
-        raise UsageError(f"there is no {name} in {shown_url(context.url)}; name the Dockerfile with -f")
+        place = "the archive on standard input" if context.upload else shown_url(context.url)
+        raise UsageError(f"there is no {name} in {place}; name the Dockerfile with -f")
 
     def remote_context(self) -> Definition | None:
         """What is to be solved before the Dockerfile can be read: the tree that it is in. None for most builds.
@@ -367,9 +368,8 @@ def _read(path: str, name: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(DOCKERFILE_LIMIT + 1)
     except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {(error.strerror or '').lower()}; name the Dockerfile with -f"
-        ) from error
+        hint = "make it readable" if isinstance(error, PermissionError) else "name the Dockerfile with -f"
+        raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}; {hint}") from error
     if len(data) > DOCKERFILE_LIMIT:
         raise UsageError(f"{name} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
     return data

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from ordinary import User
+
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 DOCKERFILE = "FROM scratch\nCOPY . /all/\nCOPY f /f\n"
@@ -245,7 +247,28 @@ def test_an_archive_cannot_reach_outside(build: Callable[..., Any], tmp_path: Pa
     secret.write_text("FROM scratch\n")
     outside = build("-", stdin=tar(Dockerfile=f"-> {secret}", f="f"))
     assert outside.code == 2
-    assert "there is no Dockerfile" in outside.err
+    assert "inlay: there is no Dockerfile in the archive on standard input; name" in outside.err
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_archives_that_unpack_to_more_than_they_can_are_stopped(
+    inlay: Callable[..., Any], users: Callable[..., User], web: Web, tmp_path: Path, who: str
+) -> None:
+    huge = tarfile.TarInfo("huge")
+    huge.size = 1 << 44
+    bomb = gzip.compress(
+        tar(Dockerfile="FROM scratch\n")[:1024] + huge.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)
+    )
+    web.pages["/ctx"] = Page(bomb)
+    run = inlay if who == "root" else users().inlay
+    store = ("--root", str(tmp_path / "store")) if who == "root" else ()
+    for context in (f"{web.url}/ctx", "-"):
+        done = run("build", *store, context, stdin=bomb if context == "-" else b"")
+        assert done.code == 1
+        said = done.err.splitlines()[-1]
+        assert said.startswith("inlay: [internal] unpack build context: the archive unpacks to more than "), (
+            said
+        )
 
 
 def test_time_is_that_of_the_context(

@@ -328,6 +328,40 @@ def without_time(entry: Entry) -> Entry:
     return entry._replace(mtime=0)
 
 
+IN_CONTEXT = "of the build context: permission denied; make it readable, or exclude it by .dockerignore"
+
+
+@pytest.mark.parametrize(
+    ("closed", "flags", "said"),
+    [
+        ("sub/file", "", f"Dockerfile:2: [1/1] COPY . /x: cannot read /sub/file {IN_CONTEXT}"),
+        ("sub", "", f"Dockerfile:2: [1/1] COPY . /x: cannot read /sub {IN_CONTEXT}"),
+        ("Dockerfile", "", "cannot read @/Dockerfile: permission denied; make it readable"),
+        (".dockerignore", "", "cannot read @/.dockerignore: permission denied; make it readable"),
+        ("", "-f @/None", "cannot read @/None: no such file or directory; name the Dockerfile with -f"),
+        ("sub/file", "--secret id=s,src=@/sub/file", "secret s: cannot read @/sub/file: permission denied"),
+        ("", "--secret id=s,src=@/none", "secret s: cannot read @/none: no such file or directory"),
+        ("sub/file", "--ssh k=@/sub/file", "ssh k: cannot use @/sub/file: permission denied"),
+        ("", "--root /no/one", "cannot keep state in /no/one: permission denied; choose another folder with --root"),
+    ],
+)  # fmt: skip
+def test_what_a_user_may_not_read_is_named(
+    users: Callable[..., User], tmp_path: Path, closed: str, flags: str, said: str
+) -> None:
+    (tmp_path / "c/sub").mkdir(parents=True)
+    (tmp_path / "c/Dockerfile").write_text("FROM scratch\nCOPY . /x\n")
+    (tmp_path / "c/.dockerignore").write_text("none\n")
+    (tmp_path / "c/sub/file").write_text("something\n")
+    user = users()
+    context = user.give(tmp_path / "c")
+    if closed:
+        os.chown(context / closed, 0, 0)
+        os.chmod(context / closed, 0)
+    done = user.inlay("build", *flags.replace("@", str(context)).split(), str(context))
+    assert done.code in (1, 2)
+    assert done.err.splitlines()[-1] == f"inlay: {said.replace('@', str(context))}"
+
+
 def test_device_nodes_of_archives_are_left_out_with_a_warning(
     users: Callable[..., User], small: Path
 ) -> None:

@@ -38,8 +38,8 @@ class Secrets:
     def check(self) -> None:
         """Raise `SolveError` for a file, variable or agent that is not there, before anything runs."""
         for name, secret in self._secrets.items():
-            if secret.path and not os.access(secret.path, os.R_OK):
-                raise SolveError(f"secret {name}: cannot read {secret.path}")
+            if secret.path and (reason := _unreadable(secret.path)):
+                raise SolveError(f"secret {name}: cannot read {secret.path}: {reason}")
             if secret.path and os.path.getsize(secret.path) > SECRET_LIMIT:
                 raise _too_large(name)
             if secret.variable and secret.variable not in os.environ:
@@ -48,8 +48,8 @@ class Secrets:
             if not agent_paths(forward):
                 raise SolveError(f"ssh {name}: SSH_AUTH_SOCK is not set, so there is no agent to forward")
             for path in agent_paths(forward):
-                if not os.access(path, os.R_OK):
-                    raise SolveError(f"ssh {name}: cannot use {path}: it is missing or cannot be read")
+                if reason := _unreadable(path):
+                    raise SolveError(f"ssh {name}: cannot use {path}: {reason}")
 
     def value(self, name: str) -> bytes | None:
         """The secret's bytes; None where the caller gave none of that name."""
@@ -123,3 +123,10 @@ def _too_large(name: str) -> SolveError:
 
 def missing_secret(name: str) -> SolveError:
     return SolveError(f"secret {name}: not found; pass --secret id={name},src=FILE or id={name},env=NAME")
+
+
+def _unreadable(path: str) -> str:
+    """Why a file or socket cannot be read; empty where it can."""
+    if os.access(path, os.R_OK):
+        return ""
+    return "permission denied" if os.path.lexists(path) else "no such file or directory"

@@ -121,7 +121,7 @@ class Step:
         if isinstance(error, OSError):
             error = SolveError(system_error(error))
         if not isinstance(error, SolveError):
-            return SolveError(str(error), step=self.vertex.name, location=self.vertex.location)
+            return SolveError(str(error), step=self.name, location=self.vertex.location)
         if error.location is not None:
             return error
         from copy import copy
