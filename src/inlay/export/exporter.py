@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inlay.solver.export import Export
     from inlay.sources.places import Places
 
-TRANSFERS = 4
+TRANSFERS = 8
 """Blobs that are pushed at the same time."""
 
 _TITLES = {"image": "exporting to image", "local": "copying files", "tar": "sending tarball"}

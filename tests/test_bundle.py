@@ -1,0 +1,101 @@
+"""Modules come out of the bundle as they would out of their files; what is old or broken is not used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inlay
+
+LOADERS = """
+import sys
+from inlay import bundle
+used = bundle.use()
+import inlay.platform, inlay.oci.descriptor
+print(type(inlay.platform.__spec__.loader).__name__, type(inlay.oci.descriptor.__spec__.loader).__name__)
+print(used is not None and used.is_old, inlay.platform.__file__, *inlay.oci.__path__)
+print(inlay.platform.host.__code__.co_filename, inlay.platform.__doc__[:9])
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package, with its bundle."""
+    folder = tmp_path / "inlay"
+    shutil.copytree(Path(inlay.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    python(folder, "-m", "inlay.bundle")
+    return folder
+
+
+def python(package: Path, *arguments: str, writes: bool = True) -> list[str]:
+    environment = {"PYTHONPATH": str(package.parent), "PATH": os.environ["PATH"]}
+    if not writes:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def bundles(package: Path) -> list[Path]:
+    return list((package / "__pycache__").glob("*.bundle"))
+
+
+def test_modules_come_from_the_bundle_and_know_their_files(package: Path) -> None:
+    platform = f"{package}/platform.py"
+    assert python(package, "-c", LOADERS) == [
+        "Bundle Bundle",
+        f"False {platform} {package}/oci",
+        f"{platform} Platforms",
+    ]
+
+
+def test_an_edited_module_comes_from_its_source(package: Path) -> None:
+    source = package / "platform.py"
+    source.write_text(source.read_text().replace("Platforms:", "Plattform:", 1))
+    os.utime(source, ns=(1, 1))
+    loaders, found, said = python(package, "-c", LOADERS)
+    assert loaders == "SourceFileLoader Bundle"
+    assert found.startswith("True ")
+    assert said.endswith("Plattform")
+
+
+def test_a_module_that_was_deleted_is_not_there(package: Path) -> None:
+    (package / "platform.py").unlink()
+    code = "from inlay import bundle; bundle.use(); import importlib.util as u; print(u.find_spec('inlay.platform'))"
+    assert python(package, "-c", code) == ["None"]
+
+
+@pytest.mark.parametrize("left", [0, 4, 5000, -1])
+def test_half_a_bundle_is_not_used(package: Path, left: int) -> None:
+    (bundle,) = bundles(package)
+    bundle.write_bytes(bundle.read_bytes()[:left])
+    assert python(package, "-c", LOADERS)[0] == "SourceFileLoader SourceFileLoader"
+
+
+def test_a_bundle_made_elsewhere_is_not_used(package: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved" / "inlay"
+    shutil.copytree(package, moved)
+    assert python(moved, "-c", LOADERS)[0] == "SourceFileLoader SourceFileLoader"
+
+
+def test_the_command_makes_a_missing_or_old_bundle_anew_where_python_may_write(package: Path) -> None:
+    (bundle,) = bundles(package)
+    bundle.unlink()
+    assert python(package, "-m", "inlay", "--version", writes=False)
+    assert bundles(package) == []
+    assert python(package, "-m", "inlay", "--version")
+    assert bundles(package) == [bundle]
+    before = bundle.read_bytes()
+    assert python(package, "-m", "inlay", "--version")
+    assert bundle.read_bytes() == before
+    os.utime(package / "errors.py", ns=(1, 1))
+    assert python(package, "-m", "inlay", "--version")
+    assert bundle.read_bytes() != before
+    assert python(package, "-c", LOADERS)[1].startswith("False ")
