@@ -408,11 +408,16 @@ async def in_thread(
         return await future
     except Cancelled:
         future.cancel()
-        while not future.done:
-            try:
-                await future
-            except Cancelled:
-                continue
-            except BaseException:
-                break
+        await _ended(future)
         raise
+
+
+async def _ended(future: Task[Any]) -> None:
+    """Wait until `future` is done, however that ends, and however often the wait is cancelled."""
+    while not future.done:
+        try:
+            await future
+        except Cancelled:
+            continue
+        except BaseException:
+            return

@@ -56,31 +56,41 @@ def run(
     linux.make_mounts_private()
     attributes = 0 if insecure else guard.attributes
     trees = staging.open_sources(mounts, paths, fds, attributes)
-    linux.move_mount(
-        linux.new_mount("tmpfs", (("mode", "700"),), linux.MOUNT_ATTR_NOSUID | attributes), folder
-    )
+    _fill(folder, root, trees, attributes)
+    staging.fill_dev(f"{folder}/dev", devices)
+    staging.attach(sandbox.new_sys(readonly=not insecure), f"{folder}/sys")
+    has_proc = _mount_proc(pids_limit)
+    if needs_own_proc and not has_proc:
+        raise RuntimeError(
+            f"{os.path.basename(command[0])} needs a /proc of its own, and there can be none in a container that "
+            "hides parts of its /proc; use --runtime crun or builtin"
+        )
+    _show_own_cgroups()
+    with open(f"{folder}/config.json", "wb") as file:
+        file.write(config if has_proc else config_without_proc)
+    _become_runtime(folder, command, fds, log)
+
+
+def _fill(folder: str, root: int, trees: list[int], attributes: int) -> None:
+    """Mount the bundle over `folder`: in it the mounts `root` and `trees`, and an empty `dev`."""
+    bundle = linux.new_mount("tmpfs", (("mode", "700"),), linux.MOUNT_ATTR_NOSUID | attributes)
+    linux.move_mount(bundle, folder)
     linux.set_attributes(root, attributes, recursive=False)
     staging.attach(root, f"{folder}/rootfs")
     for position, tree in enumerate(trees):
         staging.attach(tree, f"{folder}/m{position}")
     dev = linux.new_mount("tmpfs", defaults.DEV_OPTIONS, linux.MOUNT_ATTR_NOSUID | attributes)
     staging.attach(dev, f"{folder}/dev")
-    staging.fill_dev(f"{folder}/dev", devices)
-    staging.attach(sandbox.new_sys(readonly=not insecure), f"{folder}/sys")
+
+
+def _mount_proc(pids_limit: int) -> bool:
+    """Mount a new `/proc`, and limit the processes in it; False where there can be none (see `sandbox.new_proc`)."""
     proc, is_own = sandbox.new_proc()
-    if not is_own and needs_own_proc:
-        raise RuntimeError(
-            f"{os.path.basename(command[0])} needs a /proc of its own, and there can be none in a container that "
-            "hides parts of its /proc; use --runtime crun or builtin"
-        )
     if is_own:
         linux.move_mount(proc, "/proc")
         sandbox.limit_pids(pids_limit)
     os.close(proc)
-    _show_own_cgroups()
-    with open(f"{folder}/config.json", "wb") as file:
-        file.write(config if is_own else config_without_proc)
-    _become_runtime(folder, command, fds, log)
+    return is_own
 
 
 def _show_own_cgroups() -> None:

@@ -13,7 +13,7 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
-    from inlay.progress.events import Event
+    from inlay.progress.events import Event, Warned
 
 
 class RawJsonSink:
@@ -33,44 +33,57 @@ class RawJsonSink:
         if isinstance(event, Started):
             self._started[event.vertex] = event
             return {"vertexes": [self._vertex(event)]}
-        if isinstance(event, Log):
-            data = base64.b64encode(event.data).decode()
-            return {
-                "logs": [
-                    {
-                        "vertex": event.vertex,
-                        "stream": event.stream,
-                        "data": data,
-                        "timestamp": _time(event.time),
-                    }
-                ]
-            }
-        if isinstance(event, Transfer):
-            status = {
-                "id": event.what,
-                "vertex": event.vertex,
-                "name": event.what,
-                "total": event.total,
-                "current": event.current,
-            }
-            times = {"timestamp": _time(event.time), "started": _time(event.started)}
-            return {
-                "statuses": [{**status, **times, **({"completed": _time(event.time)} if event.done else {})}]
-            }
         if isinstance(event, Completed):
-            vertex = self._vertex(self._started.get(event.vertex, Started(event.vertex, "", event.time)))
-            vertex["completed"] = _time(event.time)
-            if event.cached:
-                vertex["cached"] = True
-            if event.error or event.cancelled:
-                vertex["error"] = event.error or "context canceled"
-            return {"vertexes": [vertex]}
-        detail = [base64.b64encode(event.detail.encode()).decode()] if event.detail else None
-        short = base64.b64encode(event.message.encode()).decode()
-        return {"warnings": [{"vertex": event.vertex, "level": 1, "short": short, "detail": detail}]}
+            started = self._started.get(event.vertex, Started(event.vertex, "", event.time))
+            return {"vertexes": [self._vertex(started) | _end(event)]}
+        if isinstance(event, Transfer):
+            return {"statuses": [_status(event)]}
+        if isinstance(event, Log):
+            return {"logs": [_log(event)]}
+        return {"warnings": [_warning(event)]}
 
     def _vertex(self, event: Started) -> dict[str, Any]:
         return {"digest": event.vertex, "name": event.name, "started": _time(event.time)}
+
+
+def _end(event: Completed) -> dict[str, Any]:
+    end: dict[str, Any] = {"completed": _time(event.time)}
+    if event.cached:
+        end["cached"] = True
+    if event.error or event.cancelled:
+        end["error"] = event.error or "context canceled"
+    return end
+
+
+def _status(event: Transfer) -> dict[str, Any]:
+    status = {
+        "id": event.what,
+        "vertex": event.vertex,
+        "name": event.what,
+        "total": event.total,
+        "current": event.current,
+        "timestamp": _time(event.time),
+        "started": _time(event.started),
+    }
+    return {**status, "completed": _time(event.time)} if event.done else status
+
+
+def _log(event: Log) -> dict[str, Any]:
+    return {
+        "vertex": event.vertex,
+        "stream": event.stream,
+        "data": _base64(event.data),
+        "timestamp": _time(event.time),
+    }
+
+
+def _warning(event: Warned) -> dict[str, Any]:
+    detail = [_base64(event.detail.encode())] if event.detail else None
+    return {"vertex": event.vertex, "level": 1, "short": _base64(event.message.encode()), "detail": detail}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _time(seconds: float) -> str:

@@ -17,7 +17,7 @@ from inlay.archive.diff import all_entries
 from inlay.archive.layer import merge_entries
 from inlay.archive.rooted import remove_tree
 from inlay.archive.whiteout import is_whiteout
-from inlay.snapshot.snapshotter import copy_root_looks, lock_unused
+from inlay.snapshot.snapshotter import copy_root_looks, items_below, lock_unused
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,17 +90,12 @@ def drop_merged(dirs: LayerDirs, *, stale_only: bool) -> None:
 
 def _is_plain(layer_directory: str) -> bool:
     """Whether a layer directory is a tree as it stands: without whiteouts."""
-    pending = [layer_directory]
-    while pending:
-        with os.scandir(pending.pop()) as listing:
-            for item in listing:
-                if item.is_dir(follow_symlinks=False):
-                    pending.append(item.path)
-                elif not item.is_file(follow_symlinks=False) and is_whiteout(
-                    item.stat(follow_symlinks=False)
-                ):
-                    return False
-    return True
+    others = (
+        item
+        for item in items_below(layer_directory)
+        if not item.is_dir(follow_symlinks=False) and not item.is_file(follow_symlinks=False)
+    )
+    return not any(is_whiteout(item.stat(follow_symlinks=False)) for item in others)
 
 
 def _key(layers: Sequence[LayerDir]) -> str:

@@ -21,7 +21,7 @@ from inlay.archive.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 LayerDir = str
@@ -209,19 +209,14 @@ class LayerDirs:
     def usage(self, layer: LayerDir) -> Usage:
         size = files = 0
         linked: set[int] = set()
-        pending = [self.upper(layer)]
-        while pending:
-            with os.scandir(pending.pop()) as listing:
-                for item in listing:
-                    status = item.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(item.path)
-                    elif status.st_nlink > 1:
-                        if status.st_ino in linked:
-                            continue
-                        linked.add(status.st_ino)
-                    files += 1
-                    size += status.st_blocks * 512
+        for item in items_below(self.upper(layer)):
+            status = item.stat(follow_symlinks=False)
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                if status.st_ino in linked:
+                    continue
+                linked.add(status.st_ino)
+            files += 1
+            size += status.st_blocks * 512
         return Usage(size, files)
 
     def remove(self, layer: LayerDir) -> None:
@@ -304,6 +299,17 @@ def _spread(folder: str) -> None:
         return
     finally:
         os.close(fd)
+
+
+def items_below(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All that is in `folder` and in folders below it, in no order."""
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as listing:
+            for item in listing:
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(item.path)
+                yield item
 
 
 def lock_unused(folder: str) -> int | None:

@@ -149,9 +149,7 @@ class Store:
                 raise UsageError(f"cannot open {path}: {error}; choose another folder with --root") from error
             except sqlite3.DatabaseError as error:
                 self._warn(f"the layer table {path} is broken ({error}); it was moved to {path}.broken")
-                for suffix in ("", "-wal", "-shm"):
-                    if os.path.exists(path + suffix):
-                        os.replace(path + suffix, f"{path}.broken{suffix}")
+                _move_aside(path)
                 self._layers = _connect(path)
         return self._layers
 
@@ -183,6 +181,12 @@ def _listed(folder: str) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
+
+
+def _move_aside(path: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.replace(path + suffix, f"{path}.broken{suffix}")
 
 
 def _connect(path: str) -> sqlite3.Connection:
