@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import pytest
 from inlay.archive import digestmemory
 from inlay.archive.contenthash import content_digest
 from inlay.archive.digestmemory import DigestMemory
+from inlay.archive.listing import list_content
+from inlay.errors import SourceError
 from inlay.llb.keys import WHOLE_TREE
 from inlay.sources.local import LocalContext
 
@@ -83,6 +86,88 @@ def test_changed_files_are_read_again(context: Path, tmp_path: Path, change: str
     assert after[0] != before
 
 
+def edited(folder: Path, rng: random.Random) -> None:
+    """Change something in or below `folder`, in a way that may leave sizes and names as they were."""
+    paths = sorted(folder.rglob("*"))
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    folders = [folder, *(path for path in paths if path.is_dir() and not path.is_symlink())]
+    new = rng.choice(folders) / f"n{rng.randrange(12)}"
+    what = rng.randrange(9)
+    if what == 0 and files:
+        rng.choice(files).write_text(str(rng.randrange(10)))
+    elif what == 1 and files and not new.exists():
+        rng.choice(files).rename(new)
+    elif what == 2 and len(files) > 1:
+        one, other = rng.sample(files, 2)
+        one.rename(folder / "aside")
+        other.rename(one)
+        (folder / "aside").rename(other)
+    elif what == 3:
+        rng.choice([*files, *folders]).chmod(rng.choice([0o700, 0o755]))
+    elif what == 4 and files:
+        rng.choice(files).unlink()
+    elif what == 5 and not os.path.lexists(new):
+        new.mkdir()
+    elif what == 6 and not os.path.lexists(new):
+        new.symlink_to(rng.choice(["f0", "f1"]))
+    elif what == 7 and len(folders) > 1:
+        moved = rng.choice(folders[1:])
+        if not new.is_relative_to(moved) and not os.path.lexists(new):
+            moved.rename(new)
+    elif not os.path.lexists(new):
+        new.write_text(str(rng.randrange(10)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_changes_the_digest_is_that_without_a_memory(
+    context: Path, tmp_path: Path, seed: int
+) -> None:
+    path = str(tmp_path / "memory")
+    rng = random.Random(seed)
+    for name in ("d", "d/e"):
+        (context / name).mkdir()
+        (context / name / "f").write_text(name)
+    for _ in range(25):
+        for _ in range(rng.randrange(3)):
+            edited(context, rng)
+        time.sleep(0.012)  # longer than a tick of the clock that file times are read off
+        digest, _ = read(context, None)
+        for opened in (None, 0):  # what was found out once is remembered
+            memory = DigestMemory(path)
+            again, now = read(context, memory)
+            assert again == digest
+            assert opened is None or now == opened
+            memory.save()
+
+
+def test_a_folder_that_is_remembered_is_listed_file_by_file_all_the_same(
+    context: Path, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "memory")
+    (context / "sub").mkdir()
+    (context / "sub" / "link").symlink_to("f0")
+    os.mkfifo(context / "pipe")
+    listings = []
+    for _ in range(3):
+        memory = DigestMemory(path)
+        with LocalContext(str(context), memory=memory) as tree:
+            content_digest(tree, WHOLE_TREE)
+            listings.append(list_content(tree, WHOLE_TREE))
+        memory.save()
+    assert listings[0] == listings[1] == listings[2]
+    assert sorted(listings[0] or {}) == ["", "/f0", "/f1", "/f2", "/pipe", "/sub", "/sub/link"]
+
+
+def test_a_remembered_file_that_changes_before_it_is_copied_is_noticed(context: Path, tmp_path: Path) -> None:
+    memory = DigestMemory(str(tmp_path / "memory"))
+    read(context, memory)
+    with LocalContext(str(context), memory=memory) as tree:
+        content_digest(tree, WHOLE_TREE)
+        (context / "f1").write_text("longer")
+        with tree.root() as folder, pytest.raises(SourceError, match="f1 changed during the build"):
+            tree.check_unchanged(folder, "f1", os.stat(context / "f1"))
+
+
 def test_a_file_that_has_just_changed_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +219,7 @@ def test_forgotten_files_go_once_they_outweigh_the_others(context: Path, tmp_pat
         (context / "new").chmod(0o600 + attempt)
         read(context, memory)
         memory.save()
-    assert path.stat().st_size <= size + 2 * digestmemory._RECORD
+    assert path.stat().st_size <= size + 2 * (digestmemory._RECORD + digestmemory._FOLDER)
 
 
 def test_a_memory_that_learned_nothing_is_not_written(context: Path, tmp_path: Path) -> None:

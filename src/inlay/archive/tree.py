@@ -16,7 +16,7 @@ from inlay.errors import SourceError
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from inlay.archive.digestmemory import DigestMemory
@@ -114,7 +114,7 @@ class Tree:
         self._fd = fd
         self.digests: dict[str, str] = {}
         """The digests found so far, by path without links: `treedigest`'s own note."""
-        self.parts: dict[str, Sequence[tuple[str, object]]] = {}
+        self.parts: dict[str, Iterable[tuple[str, object]]] = {}
         """Of each folder that was digested: the names in it and what they digest to (see `listing`)."""
         self.chosen: dict[object, Sequence[tuple[str, str]]] = {}
         """By selector with patterns: what it chose, as `parts`."""
@@ -197,21 +197,22 @@ class Tree:
 
     def entries(self, folder: Folder) -> list[Entry]:
         """All that is in `folder`, in the order of the names' bytes."""
-        found: list[Entry] = []
         with os.scandir(folder.fd) as names:
-            for item in names:
-                try:
-                    found.append((item.name, item.stat(follow_symlinks=False), None))
-                except FileNotFoundError:
-                    continue  # it went away meanwhile
+            items = [*names]
+        try:
+            found: list[Entry] = [(item.name, item.stat(follow_symlinks=False), None) for item in items]
+        except FileNotFoundError:
+            return in_order([entry for item in items if (entry := self.entry(folder, item.name))])
         return in_order(found)
 
     def open(self, folder: Folder, name: str) -> int:
         """Open the file `name` in `folder` to read it; a descriptor."""
         return os.open(name, _FILE, dir_fd=folder.fd)
 
-    def note(self, folder: Folder, entries: list[Entry]) -> None:
-        """Take it that all of `entries` in `folder` are looked into, as by `check_unchanged` of each."""
+    def note(self, folder: Folder, entries: list[Entry]) -> list[bytes]:
+        """Take it that all of `entries` in `folder` are looked into, as by `check_unchanged` of each; return their
+        `file_keys` if this tree may have a memory of digests."""
+        return []
 
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
         """Raise `SourceError` for a file that is not as it was when this was last asked of it."""

@@ -13,17 +13,19 @@ import stat as mode_bits
 from _collections import deque  # type: ignore[import-not-found]
 from time import time_ns
 
+from inlay.archive.digestmemory import folder_key, subfolder_key
 from inlay.archive.tree import shown
 from inlay.digest import EMPTY, sha256
 from inlay.errors import SourceError
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from threading import Thread
     from typing import TypeAlias
 
-    from inlay.archive.tree import Folder, Place, Tree
+    from inlay.archive.digestmemory import DigestMemory
+    from inlay.archive.tree import Entry, Folder, Place, Tree
 
 _CHUNK = 1 << 18
 _BIG = 4 << 20
@@ -136,35 +138,42 @@ class _Digester:
 
         BuildKit steps over a subfolder's content, but not over names in it that begin with byte 0xff.
         """
-        tree = self._tree
+        tree, memory = self._tree, self._tree.memory
         entries = tree.entries(folder)
-        tree.note(folder, entries)
-        memory = tree.memory
-        digests: list[_Digest | None]
-        digests = [*memory.get_all([entry[1] for entry in entries])] if memory else [None] * len(entries)
-        inside: dict[str, list[tuple[str, _Digest]]] = {}
-        for at, digest in enumerate(digests):
-            if digest is None:
-                name, child, state = entries[at]
-                if mode_bits.S_ISDIR(child.st_mode):
-                    with tree.enter(folder, name, state) as below:
-                        digests[at], found = self._folder(below, child)
-                    if found:
-                        inside[name] = [(f"{name}\0{path}", part) for path, part in found]
-                else:
-                    digests[at] = self._new_leaf(folder, name, child)
-        names = [entry[0] for entry in entries]
-        parts = [
-            ("", folder_digest(tree, folder, stat)),
-            *zip(names, cast("list[_Digest]", digests), strict=True),
-        ]
-        if inside:
-            parts = [part for one in parts for part in (one, *inside.get(one[0], ()))]
-        again: list[tuple[str, _Digest]] = []
-        if entries and entries[-1][0][0] == "\udcff":  # names are in the order of their bytes
-            again = [part for part in parts[1:] if part[0][0] == "\udcff"]
+        keys = tree.note(folder, entries)
+        own = folder_digest(tree, folder, stat)
+        below = {at: self._subfolder(folder, entries[at]) for at in _subfolders(entries)}
+        content = _Content(own, [entry[0] for entry in entries], keys, below)
+        key = content.key() if memory else None
+        if memory and key:
+            known = memory.get_folder(key, keys)
+            if known:
+                content.memory = memory
+                tree.parts[folder.path] = content
+                return known, []
+        parts = self._parts(folder, entries, content)
         tree.parts[folder.path] = parts
-        return _joined(parts) if self._late else _hashed_parts(cast("list[tuple[str, str]]", parts)), again
+        whole = _joined(parts) if self._late else _hashed_parts(cast("list[tuple[str, str]]", parts))
+        if memory and key and isinstance(whole, str):
+            memory.put_folder(key, content.files(), whole)
+        return whole, [part for part in parts[1:] if part[0][0] == "\udcff"]
+
+    def _subfolder(self, folder: Folder, entry: Entry) -> tuple[_Digest, list[tuple[str, _Digest]]]:
+        name, stat, state = entry
+        with self._tree.enter(folder, name, state) as below:
+            return self._folder(below, stat)
+
+    def _parts(self, folder: Folder, entries: list[Entry], content: _Content) -> list[tuple[str, _Digest]]:
+        """All that is hashed of an open folder: names, and what they digest to."""
+        memory = self._tree.memory
+        known: Sequence[str | None] = memory.get_all(content.keys) if memory else [None] * len(entries)
+        parts: list[tuple[str, _Digest]] = [("", content.own)]
+        for at, digest in enumerate(known):
+            name, stat, _ = entries[at]
+            whole, again = content.below.get(at) or (digest or self._new_leaf(folder, name, stat), ())
+            parts.append((name, whole))
+            parts += [(f"{name}\0{path}", part) for path, part in again]
+        return parts
 
     def leaf(self, folder: Folder, name: str, stat: os.stat_result) -> _Digest:
         """The digest of what is no folder, now or later."""
@@ -254,6 +263,61 @@ class _File:
         if self._error:
             raise self._error
         return self._digest
+
+
+class _Content:
+    """What is in a folder: names, and by their number what is `below` those of subfolders.
+
+    Stands for itself in `Tree.parts` once the folder turns out to be remembered: its files are looked up when
+    somebody asks.
+    """
+
+    __slots__ = ("below", "keys", "memory", "names", "own")
+
+    def __init__(
+        self,
+        own: str,
+        names: list[str],
+        keys: list[bytes],
+        below: dict[int, tuple[_Digest, list[tuple[str, _Digest]]]],
+    ) -> None:
+        self.own = own
+        self.names = names
+        self.keys = keys
+        self.below = below
+        self.memory: DigestMemory | None = None
+
+    def key(self) -> bytes | None:
+        """What the folder may be remembered by; None where more counts than the digests of what is in it, or
+        some of those are still to come."""
+        if not self.names or self.names[-1][0] == "\udcff":  # they are in the order of their bytes
+            return None
+        if not self.below:
+            return folder_key(self.own, self.names, self.keys)
+        keys = [*self.keys]
+        for at, (digest, again) in self.below.items():
+            if again or not isinstance(digest, str):
+                return None
+            keys[at] = subfolder_key(digest)
+        return folder_key(self.own, self.names, keys)
+
+    def files(self) -> list[bytes]:
+        """The keys of what is no folder."""
+        return [key for at, key in enumerate(self.keys) if at not in self.below] if self.below else self.keys
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        yield "", self.own
+        digests = self.memory.get_all(self.keys) if self.memory else ()
+        for at, (name, digest) in enumerate(zip(self.names, digests, strict=True)):
+            yield name, self.below[at][0] if at in self.below else digest
+
+
+def _subfolders(entries: list[Entry]) -> list[int]:
+    """The numbers of those entries that are folders."""
+    modes = [entry[1].st_mode for entry in entries]
+    if not modes or min(modes) >= mode_bits.S_IFREG:  # all are files, links or sockets
+        return []
+    return [at for at, mode in enumerate(modes) if mode_bits.S_ISDIR(mode)]
 
 
 class _Folded:

@@ -12,6 +12,7 @@ import errno
 import os
 import stat as mode_bits
 
+from inlay.archive.digestmemory import file_keys
 from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
 from inlay.archive.walking import contains_wildcards, matches_quietly, may_except_below, may_match_below
 from inlay.errors import SourceError
@@ -57,9 +58,9 @@ class LocalContext(Tree):
         if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
             includes = _uncovered([*include_patterns, *followed])
         self._include = PatternMatcher(includes) if includes else None
-        self._seen: dict[str, os.stat_result] = {}
-        """Files as they were when they were first read: what is copied must be what was hashed."""
-        self._noted: dict[str, list[Entry]] = {}
+        self._seen: dict[str, bytes] = {}
+        """Files by their keys when they were first read: what is copied must be what was hashed."""
+        self._noted: dict[str, tuple[list[str], list[bytes]]] = {}
         """Whole folders of them, not yet in `_seen`."""
         self._occupied: dict[str, bool] = {}
         """Folders that are in only if something in them is: whether it is."""
@@ -75,20 +76,25 @@ class LocalContext(Tree):
         advice = "; make it readable, or exclude it by .dockerignore" if error.errno == errno.EACCES else ""
         return SourceError(f"cannot read {shown(path)} of the build context: {reason(error)}{advice}")
 
-    def note(self, folder: Folder, entries: list[Entry]) -> None:
+    def note(self, folder: Folder, entries: list[Entry]) -> list[bytes]:
+        keys = file_keys([entry[1] for entry in entries])
         if not self._seen and folder.path not in self._noted:
-            self._noted[folder.path] = entries
-            return
-        for name, stat, _ in entries:
+            self._noted[folder.path] = [entry[0] for entry in entries], keys
+            return keys
+        for (name, stat, _), key in zip(entries, keys, strict=True):
             if not mode_bits.S_ISDIR(stat.st_mode):
-                self.check_unchanged(folder, name, stat)
+                self._check_unchanged(folder, name, key)
+        return keys
 
     def check_unchanged(self, folder: Folder, name: str, stat: os.stat_result) -> None:
-        for other, then, _ in self._noted.pop(folder.path, ()):
-            self._seen[f"{folder.path}/{other}"] = then
+        self._check_unchanged(folder, name, file_keys([stat])[0])
+
+    def _check_unchanged(self, folder: Folder, name: str, key: bytes) -> None:
+        if folder.path in self._noted:
+            for other, then in zip(*self._noted.pop(folder.path), strict=True):
+                self._seen[f"{folder.path}/{other}"] = then
         path = f"{folder.path}/{name}"
-        seen = self._seen.setdefault(path, stat)
-        if seen is not stat and _identity(seen) != _identity(stat):
+        if self._seen.setdefault(path, key) != key:
             raise SourceError(f"{shown(path)} changed during the build; build again")
 
     def entry(self, folder: Folder, name: str) -> Entry | None:
@@ -223,7 +229,3 @@ def _uncovered(paths: Iterable[str]) -> list[str] | None:
         if not kept or not path.startswith(kept[-1] + "/"):
             kept.append(path)
     return kept
-
-
-def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_size, stat.st_ctime_ns
