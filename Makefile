@@ -21,6 +21,7 @@ lint:
 bench:  ## whole builds beside other builders, how they scale, and their parts; writes docs/performance.md
 	scripts/setup test
 	.venv/bin/python benchmarks/run.py
+	.venv/bin/python benchmarks/imports.py
 	.venv/bin/python benchmarks/scaling.py
 	.venv/bin/python benchmarks/cache.py
 	.venv/bin/python -m pytest -q benchmarks/test_parts.py

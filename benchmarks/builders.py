@@ -54,9 +54,13 @@ class Inlay:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def build(self, context: str, reference: str, cache_from: str = "") -> Cost:
+        return _run(*self.command(context, reference, cache_from))
+
+    def command(self, context: str, reference: str, cache_from: str = "") -> list[str]:
+        """The command line of `build`."""
         cache = ["--cache-from", cache_from] if cache_from else []
         options = ["--root", self._root, "--progress=plain", "--push", "--cache-to", "type=inline", *cache]
-        return _run(self._program, "build", *options, "-t", reference, context)
+        return [self._program, "build", *options, "-t", reference, context]
 
     def close(self) -> None:
         pass
@@ -141,7 +145,12 @@ root = "{state}/buildkit"
 
 def installed() -> list[str]:
     """Names of the builders whose programs are on PATH."""
-    return [name for name, programs in _PROGRAMS.items() if all(map(shutil.which, programs))]
+    return [name for name in _PROGRAMS if not missing(name)]
+
+
+def missing(name: str) -> list[str]:
+    """The programs of a builder that are not on PATH."""
+    return [program for program in _PROGRAMS[name] if shutil.which(program) is None]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:

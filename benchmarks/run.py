@@ -4,7 +4,7 @@
     benchmarks/run.py [--only small,runs40] [--builders inlay,buildkit] [--runs 5] [--report FILE]
 
 Needs docker-registry and busybox-static (Debian packages of these names). Builders that are not installed
-are left out. Three scenarios, each a whole process, push included:
+are left out, with a word. Three scenarios, each a whole process, push included:
 
 cold    nothing kept: pull the base image, build, export the inline cache
 noop    the same again, nothing changed
@@ -45,6 +45,8 @@ Costs = dict[tuple[str, str, str], list[Cost]]
 
 def main() -> None:
     arguments = _arguments()
+    for name in set(builders.ALL) - set(arguments.builders):
+        print(f"{name} is left out: {_reason(name)}", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="bench") as state,
         registry(state) as host,
@@ -74,6 +76,11 @@ def main() -> None:
                 arguments.only,
                 name,
             )
+
+
+def _reason(name: str) -> str:
+    programs = builders.missing(name)
+    return f"{' and '.join(programs)} not on PATH" if programs else "it was not asked for"
 
 
 def draw(path: str, costs: Costs, only: list[str], other: str) -> None:

@@ -191,3 +191,70 @@ def test_tarfile_reads_the_same(entries: list[Entry]) -> None:
     assert [(m.mode, m.uid, m.gid, m.mtime) for m in members] == [
         (e.mode, e.uid, e.gid, e.mtime_ns // 10**9) for e in entries
     ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(b"etc/passwd", mode=0o644, uid=1, gid=2, size=11, mtime_ns=1_700_000_000 * 10**9),
+        Entry(b"n" * 100, mode=0o4755),
+        Entry(b"p" * 150 + b"/" + b"n" * 90, uid=0o7777777, gid=0o7777777),
+        Entry(b"bin", tar.DIRECTORY, mode=0o1777),
+        Entry(b"bin/sh", tar.SYMLINK, mode=0o777, link=b"busybox"),
+        Entry(b"bin/ash", tar.HARD_LINK, link=b"bin/busybox"),
+        Entry(b"pipe", tar.FIFO, mode=0o600),
+    ],
+    ids=lambda entry: entry.name.decode()[:12],
+)
+def test_a_header_that_fits_ustar_is_the_one_that_tarfile_writes(entry: Entry) -> None:
+    member = tarfile.TarInfo(os.fsdecode(entry.name))
+    member.type = {
+        tar.FILE: tarfile.REGTYPE,
+        tar.DIRECTORY: tarfile.DIRTYPE,
+        tar.SYMLINK: tarfile.SYMTYPE,
+        tar.HARD_LINK: tarfile.LNKTYPE,
+        tar.FIFO: tarfile.FIFOTYPE,
+    }[entry.kind]
+    member.mode, member.uid, member.gid, member.size = entry.mode, entry.uid, entry.gid, entry.size
+    member.mtime, member.linkname = entry.mtime_ns // 10**9, os.fsdecode(entry.link)
+    theirs = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    ours = bytearray(encode_header(entry))
+    assert len(ours) == 512
+    theirs[148:156] = ours[148:156] = bytes(8)  # the checksum, of device numbers that tarfile leaves empty
+    theirs[329:345] = ours[329:345] = bytes(16)
+    assert ours == theirs
+
+
+@pytest.mark.root
+def test_gnu_tar_unpacks_what_is_written(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    holes = tmp_path / "holes"
+    with holes.open("wb") as file:
+        file.write(b"start")
+        file.seek(1 << 20)
+        file.write(b"end")
+    deep = b"/".join([b"deep" * 20] * 4)
+    label = (("user.label", "größe".encode()),)
+    entries = [
+        Entry(b"deep" * 20, tar.DIRECTORY, mode=0o2750, uid=7, gid=8, mtime_ns=10**18),
+        *(Entry(b"/".join([b"deep" * 20] * n), tar.DIRECTORY, mode=0o755) for n in (2, 3, 4)),
+        Entry(deep + b"/file", mode=0o4711, uid=3_000_000, gid=9, size=4, data=b"data", mtime_ns=10**18),
+        Entry(b"hard", tar.HARD_LINK, link=deep + b"/file"),
+        Entry(b"soft", tar.SYMLINK, mode=0o777, link=b"x" * 300),
+        Entry(b"labelled", size=1, data=b"x", xattrs=tuple((key.encode(), value) for key, value in label)),
+        Entry(b"holes", size=holes.stat().st_size, open=partial(os.open, holes, os.O_RDONLY)),
+    ]
+    (tmp_path / "a.tar").write_bytes(archive(*entries))
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["tar", "--xattrs", "--xattrs-include=*", "-xpf", tmp_path / "a.tar", "-C", out]
+    subprocess.run(command, check=True)
+    file, folder = os.stat(out / os.fsdecode(deep) / "file"), os.stat(out / ("deep" * 20))
+    assert (file.st_mode & 0o7777, file.st_uid, file.st_gid, file.st_nlink) == (0o4711, 3_000_000, 9, 2)
+    assert file.st_mtime == folder.st_mtime == 10**9
+    assert (folder.st_mode & 0o7777, folder.st_uid, folder.st_gid) == (0o2750, 7, 8)
+    assert (out / "hard").read_bytes() == b"data"
+    assert os.readlink(out / "soft") == "x" * 300
+    assert os.getxattr(out / "labelled", "user.label") == "größe".encode()
+    assert (out / "holes").read_bytes() == holes.read_bytes()
