@@ -134,7 +134,12 @@ class StepOutcome(NamedTuple):
 
 
 class BuildResult(NamedTuple):
-    """`digest` names the manifest, or the index of several platforms; empty where none was made."""
+    """What a build made, and what became of its steps.
+
+    `digest` names the manifest, or the index of several platforms, and is empty where no image was made;
+    `config_digest` names the config of a single image. `bytes_pulled` and `bytes_pushed` count what registries
+    sent and took; `warnings` are those about the Dockerfile, a sentence each.
+    """
 
     digest: str
     config_digest: str

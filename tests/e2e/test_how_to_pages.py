@@ -72,7 +72,7 @@ def matches(printed: str, expected: str) -> bool:
     return settled(printed) == settled(expected)
 
 
-@pytest.mark.parametrize("page", ["find-out-why-a-step-ran.md"])
+@pytest.mark.parametrize("page", ["find-out-why-a-step-ran.md", "build-from-python.md"])
 def test_the_examples_of_a_page_run(
     page: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

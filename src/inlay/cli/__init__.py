@@ -49,6 +49,16 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAILED
 
 
+def add_root(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Give `parser` the option that every command has."""
+    parser.add_argument(
+        "--root",
+        default="",
+        metavar="FOLDER",
+        help="where images and caches are kept (default $XDG_DATA_HOME/inlay, or ~/.local/share/inlay)",
+    )
+
+
 def say(text: str) -> None:
     """Write an error or a warning to stderr, in inlay's name."""
     sys.stderr.write(f"inlay: {text}\n")
@@ -87,6 +97,8 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inlay",
         description="Build container images without a daemon; the build cache travels in the image.",
+        epilog="inlay COMMAND --help tells what a command takes. Exit codes: 0 done, 1 failed, 2 wrong usage, "
+        "3 --require-cached and a step would have to run, 130 interrupted.",
     )
     parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

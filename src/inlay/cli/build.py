@@ -6,7 +6,7 @@ import os
 import sys
 
 from inlay import rootless
-from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, say
+from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, add_root, say
 from inlay.errors import SolveError, UsageError
 from inlay.request import (
     BuildRequest,
@@ -147,7 +147,7 @@ def _add_steps(group: _Parser) -> None:
 
 
 def _add_general(group: _Parser) -> None:
-    _text(group, "--root", metavar="FOLDER", help="where images and caches are kept")
+    add_root(group)
     _texts(
         group,
         "--insecure-registry",

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from inlay.cli import say
+from inlay.cli import add_root, say
 from inlay.cli.table import short, table
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
@@ -34,6 +34,7 @@ _ROOTS = {"source": "sources", "content": "content"}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the arguments of `inlay cache`."""
+    parser.description = "Look into the build cache that an image, a registry or a folder holds."
     inspect = parser.add_subparsers(required=True, metavar="WHAT").add_parser(
         "inspect",
         help="show what a cache holds",
@@ -56,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="a value for one of its ARGs")
     add("--build-context", action="append", default=[], metavar="NAME=PLACE", help="an additional context")
     add("--json", action="store_true", help="print JSON")
-    add("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+    add_root(inspect)
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="as of inlay build")
 
 

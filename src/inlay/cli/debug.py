@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the arguments of `inlay debug`."""
+    parser.description = "Look at what inlay makes of a Dockerfile, without building it."
     llb = parser.add_subparsers(required=True, metavar="WHAT").add_parser(
-        "llb", help="print the LLB that a Dockerfile becomes"
+        "llb",
+        help="print the LLB that a Dockerfile becomes",
+        description="Print the LLB (BuildKit's low-level build format) that PATH/Dockerfile becomes for its first "
+        "platform. Takes the flags of inlay build.",
     )
     add_arguments(llb)
-    llb.add_argument("--raw", action="store_true", help="as buildctl build reads it, rather than JSON")
+    llb.add_argument(
+        "--raw", action="store_true", help="print it as buildctl build reads it, rather than as JSON"
+    )
     llb.set_defaults(command=_llb)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from inlay.cli import add_root
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "The exit code is 1 where builds cannot work."
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+    add_root(parser)
     parser.set_defaults(command=_doctor)
 
 

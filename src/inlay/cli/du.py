@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from inlay.cli import say
+from inlay.cli import add_root, say
 from inlay.cli.table import ago, short, table
 from inlay.progress.plain import size_text
 from inlay.typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list every single thing")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+    add_root(parser)
     parser.set_defaults(command=_du)
 
 

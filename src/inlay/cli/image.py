@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from inlay.cli import say
+from inlay.cli import add_root, say
 from inlay.cli.table import ago, short, table
 from inlay.progress.plain import size_text
 from inlay.typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     rm.add_argument("names", nargs="+", metavar="NAME|DIGEST")
     rm.set_defaults(command=_rm)
     for command in (ls, rm):
-        command.add_argument("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+        add_root(command)
 
 
 def _ls(arguments: argparse.Namespace) -> int:

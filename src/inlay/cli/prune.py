@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from inlay.cli import say
+from inlay.cli import add_root, say
 from inlay.errors import UsageError
 from inlay.progress.plain import size_text
 from inlay.request import parse_age, parse_bool, parse_size
@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="only say what would be deleted")
     add("-v", "--verbose", action="store_true", help="list what is deleted")
     add("--json", action="store_true", help="print JSON")
-    add("--root", default="", metavar="FOLDER", help="where images and caches are kept")
+    add_root(parser)
     parser.set_defaults(command=_prune)
 
 
