@@ -509,6 +509,15 @@ RUN --mount=type=secret,id=s,uid=5,mode=0400 stat -c 'secret %u %a' /run/secrets
 RUN --mount=type=secret,id=s,env=S test "$S" = word
 RUN --mount=type=ssh,id=keys,uid=5 ssh-add -L && stat -c 'socket %u' $SSH_AUTH_SOCK
 RUN --network=none test "$(ls /sys/class/net)" = lo
+RUN --network=host test "$(ls /sys/class/net | wc -l)" -ge 1
+RUN <<EOF
+set -e
+echo a script > /script
+EOF
+RUN <<EOF cat > /input
+an input
+EOF
+RUN test "$(cat /script /input | wc -l)" = 2 && test "$http_proxy" = "http://proxy.$(echo example)"
 RUN echo $(df -k /dev/shm | tail -1) && grep db /etc/hosts && ulimit -n
 RUN --security=insecure mkdir /m && mount -t tmpfs none /m && umount /m && rmdir /m
 RUN test ! -e /in && test ! -e /c && test ! -e /t && test ! -e /run
@@ -532,7 +541,14 @@ def test_an_ordinary_user_has_all_of_it(
     done = user.inlay(
         *("build", "--progress", "plain", "--runtime", runtime, "--secret", "id=s,env=WORD"),
         *("--ssh", f"keys={given}/key", "--shm-size", "3m", "--add-host", "db:10.9.8.7"),
-        *("--ulimit", "nofile=100:200", "--allow", "security.insecure", str(given)),
+        *("--ulimit", "nofile=100:200", "--allow", "security.insecure", "--allow", "network.host"),
+        *(
+            "--build-arg",
+            "http_proxy=http://proxy.example",
+            "-o",
+            f"type=oci,tar=false,dest={user.home}/image",
+        ),
+        str(given),
         env={"WORD": "word"},
     )
     out = succeeded(done)
@@ -542,3 +558,5 @@ def test_an_ordinary_user_has_all_of_it(
     for said in ("cache 5:6 700", "took 1048576", "secret 5 400", "socket 5", "100", "10.9.8.7\tdb"):
         assert f" {said}\n" in out
     assert f" ssh-ed25519 {agent.public(agent.key)}" in out
+    assert files_with(user.home / "image", b"proxy.example") == []
+    assert BuiltImage.read(user.home / "image").names(2) == {"proc", "sys", "input", "script"}
