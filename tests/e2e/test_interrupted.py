@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inlay.executor.cgroup import own_group
+from ordinary import GID, UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fake_registry import Exchange, FakeRegistry
+    from ordinary import User
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -126,20 +128,27 @@ def test_a_stopped_build_leaves_no_process_mount_or_image(
     assert cgroups_of(process.pid) == []
 
 
-def test_builds_side_by_side_on_one_store(base: str, tmp_path: Path) -> None:
-    builds = []
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_builds_side_by_side_on_one_store(
+    users: Callable[..., User], base: str, tmp_path: Path, who: str
+) -> None:
+    builds, user = [], users()
+    place = tmp_path if who == "root" else user.home
     for number in range(4):
-        folder = tmp_path / f"context-{number}"
+        folder = place / f"context-{number}"
         folder.mkdir()
         (folder / "Dockerfile").write_text(
             f"FROM {base}\nRUN echo same > /same\nRUN echo {number % 2} > /other\nCOPY Dockerfile /\n"
         )
-        command = [sys.executable, "-m", "inlay", "build", "-q", "--root", str(tmp_path / "s")]
+        command = [sys.executable, "-m", "inlay", "build", "-q", "--root", str(place / "s")]
+        command += ["-t", f"side-{number}", str(folder)]
         builds.append(
             subprocess.Popen(
-                [*command, "-t", f"side-{number}", str(folder)],
+                command if who == "root" else user.command(*command),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env=os.environ if who == "root" else user.environment,
+                cwd="/",
             )
         )
     outcomes = [(*build.communicate(timeout=120), build.returncode) for build in builds]
@@ -217,6 +226,40 @@ def test_the_next_call_cleans_up_after_killed_ones(
     assert os.listdir(store / "snapshots/new") == []
     assert not (store / "ingest").exists() or os.listdir(store / "ingest") == []
     assert os.listdir(store / "mounts") == []
+
+
+@pytest.mark.parametrize("command", ["build", "du"])
+def test_so_it_does_for_an_ordinary_user(
+    users: Callable[..., User], sleeper: Path, rootfs: Path, command: str
+) -> None:
+    user = users()
+    context, root = user.give(sleeper), user.home / "s"
+    shutil.copy(rootfs, context / "rootfs.tar")
+    step = (context / "Dockerfile").read_text().splitlines()[-1]
+    (context / "Dockerfile").write_text(f"FROM scratch\nADD rootfs.tar /\nENV PATH=/bin\n{step}\n")
+    build = (sys.executable, "-m", "inlay", "build", "--root", str(root), str(context))
+    process = subprocess.Popen(user.command(*build), stderr=subprocess.DEVNULL, env=user.environment, cwd="/")
+    while len(sleeps()) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait(20)
+    assert gone(within_s=10)
+    (trees,) = root.glob("ids-*")
+    left = trees / "mounts/.new-0123/data"
+    left.mkdir(parents=True)
+    assert len(os.listdir(trees / "snapshots/new")) == 1
+    call = (command, "--root", str(root), *([str(context)] if command == "build" else []))
+    (context / "Dockerfile").write_text("FROM scratch\nLABEL nothing=runs\n")
+    refused = user.inlay(*call)  # what is root's, a user cannot delete
+    assert refused.code == 0, refused.err
+    assert "left half-made cannot be deleted" in refused.err
+    for folder in (left, left.parent, left.parent.parent):
+        os.chown(folder, UID, GID)
+    done = user.inlay(*call)
+    assert done.code == 0, done.err
+    assert "cannot" not in done.err
+    assert os.listdir(trees / "snapshots/new") == os.listdir(trees / "mounts") == []
 
 
 def test_a_build_in_progress_keeps_its_half_made_files(

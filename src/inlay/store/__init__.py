@@ -22,7 +22,7 @@ import os
 import time
 
 from inlay.content import ContentStore
-from inlay.errors import UsageError
+from inlay.errors import UsageError, system_error
 from inlay.rootless import mapping_name
 from inlay.typing import TYPE_CHECKING
 
@@ -65,6 +65,9 @@ class Store:
         self.share_lease()
         self._check_version()
         self.content = ContentStore(self.root)
+        mapping = mapping_name()
+        self.trees = f"{self.root}/ids-{mapping}" if mapping else self.root
+        """The folder of all that has owners: those that this process sees are right for it alone."""
         self._sweep()
         self._layers: sqlite3.Connection | None = None
         self._cache: Database | None = None
@@ -95,15 +98,21 @@ class Store:
 
     def _sweep(self) -> None:
         """Delete what killed processes left half-made: a few folders to list, seldom anything in them."""
+        try:
+            self._sweep_folders()
+        except OSError as error:
+            self._warn(f"what killed builds left half-made cannot be deleted: {system_error(error)}")
+
+    def _sweep_folders(self) -> None:
         self.content.clean_ingests()
-        if _listed(f"{self.root}/snapshots/new"):
+        if _listed(f"{self.trees}/snapshots/new"):
             from inlay.snapshot.snapshotter import LayerDirs
 
-            LayerDirs(f"{self.root}/snapshots").sweep()
-        if any(name.startswith(".new-") for name in _listed(f"{self.root}/mounts")):
+            LayerDirs(f"{self.trees}/snapshots").sweep()
+        if any(name.startswith(".new-") for name in _listed(f"{self.trees}/mounts")):
             from inlay.actions.cachemounts import sweep_cache_folders
 
-            sweep_cache_folders(self.root)
+            sweep_cache_folders(self.trees)
 
     def take_lease(self, *, wait: bool) -> bool:
         """Keep all builds out until `share_lease`. Without `wait`: only if there are none; tells whether so."""
@@ -161,12 +170,6 @@ class Store:
 
             self._cache = Database(f"{self.root}/cache.db", warn=self._warn)
         return self._cache
-
-    @property
-    def trees(self) -> str:
-        """The folder of all that has owners: those that this process sees are right for it alone."""
-        name = mapping_name()
-        return f"{self.root}/ids-{name}" if name else self.root
 
     def snapshotter(self) -> Snapshotter:
         if self._snapshotter is None:
