@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import time
 
-from inlay.actions.cachemounts import CacheMounts
 from inlay.actions.entitlements import check_entitlements
 from inlay.actions.secrets import Secrets
 from inlay.actions.step import Step, steps_of
@@ -159,7 +158,7 @@ class _Build:
             self.refs,
             make_executor=self.outset.executor,
             secrets=self.secrets,
-            cache_mounts=CacheMounts(store.trees, self.refs),
+            trees=store.trees,
             emit=sink,
             clock=self._clock,
             forms=self._forms,

@@ -96,7 +96,6 @@ def _opened(request: BuildRequest) -> Iterator[Frontend]:
 async def _load_context(
     frontend: Frontend, store: Store, refs: RefStore, secrets: Secrets, remote: RemoteSources
 ) -> None:
-    from inlay.actions.cachemounts import CacheMounts
     from inlay.actions.worker import Worker
     from inlay.presolve import load_context
     from inlay.solver.index import CacheIndex
@@ -105,7 +104,7 @@ async def _load_context(
         refs,
         make_executor=_run_nothing,
         secrets=secrets,
-        cache_mounts=CacheMounts(store.root, refs),
+        trees=store.trees,
         emit=_ignore,
         clock=now_ns,
     )

@@ -44,7 +44,7 @@ class Worker:
         *,
         make_executor: Callable[[], Executor],
         secrets: Secrets,
-        cache_mounts: CacheMounts,
+        trees: str,
         emit: Callable[[Event], None],
         clock: Callable[[], int],
         forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
@@ -53,10 +53,11 @@ class Worker:
     ) -> None:
         """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
         tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made.
-        A process may take `step_timeout_s` seconds, 0 for any time."""
+        A process may take `step_timeout_s` seconds, 0 for any time. Cache mounts are in the folder `trees`."""
         self.refs = refs
         self.secrets = secrets
-        self.cache_mounts = cache_mounts
+        self._trees = trees
+        self._cache_mounts: CacheMounts | None = None
         self.emit = emit
         self.clock = clock
         self.step_timeout_s = step_timeout_s
@@ -67,6 +68,14 @@ class Worker:
         self._make_executor = make_executor
         self._executor: Task[Executor] | None = None
         self._copies: dict[int, Task[Ref]] = {}
+
+    @property
+    def cache_mounts(self) -> CacheMounts:
+        if self._cache_mounts is None:
+            from inlay.actions.cachemounts import CacheMounts
+
+            self._cache_mounts = CacheMounts(self._trees, self.refs)
+        return self._cache_mounts
 
     async def executor(self) -> Executor:
         if self._executor is None:

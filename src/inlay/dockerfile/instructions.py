@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from inlay.dockerfile.flags import BOOL, LIST, TEXT, Flags
 from inlay.dockerfile.literals import format_duration, parse_duration, parse_int
-from inlay.dockerfile.mounts import check_device, check_mount
 from inlay.dockerfile.parser import chomp_heredoc, parse_heredoc
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, Location
@@ -175,12 +174,16 @@ class Run(Command):
         super().__init__(node, location, _command_line(node))
         self.files = files
         self.devices = flags.texts("device")
-        for device in self.devices:
-            check_device(device)
         self.mounts = flags.texts("mount")
         self.network = flags.text("network", "default")
         self.security = flags.text("security", "sandbox")
-        self.sources = tuple(check_mount(mount) for mount in self.mounts)
+        self.sources: tuple[str, ...] = ()
+        if self.devices or self.mounts:
+            from inlay.dockerfile.mounts import check_device, check_mount
+
+            for device in self.devices:
+                check_device(device)
+            self.sources = tuple(check_mount(mount) for mount in self.mounts)
 
 
 class HealthCheck(Instruction):

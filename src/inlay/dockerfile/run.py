@@ -9,7 +9,6 @@ from inlay.dockerfile.copy import inline_file
 from inlay.dockerfile.drafts import DraftMount, ExecDraft, FileDraft
 from inlay.dockerfile.image import DEFAULT_PATH
 from inlay.dockerfile.instructions import Run, heredoc_in
-from inlay.dockerfile.mounts import MountOptions, read_mount
 from inlay.dockerfile.options import BIND_WITHOUT_OUTPUT, SETS_DEFAULT_PATH
 from inlay.dockerfile.parser import chomp_heredoc
 from inlay.gotext import SPACE, quote, valid
@@ -22,6 +21,7 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inlay.dockerfile.conversion import Conversion
     from inlay.dockerfile.drafts import Draft
+    from inlay.dockerfile.mounts import MountOptions
     from inlay.dockerfile.scope import Scope
     from inlay.dockerfile.stages import StageBuild
 
@@ -30,9 +30,15 @@ _NETWORKS = {"none": ops.NETWORK_NONE, "host": ops.NETWORK_HOST}
 _SHARINGS = {"": ops.SHARED, "shared": ops.SHARED, "private": ops.PRIVATE, "locked": ops.LOCKED}
 
 
+def _read_mounts(scope: Scope, instruction: Run) -> list[MountOptions]:
+    from inlay.dockerfile.mounts import read_mount
+
+    return [read_mount(text, scope.expand) for text in instruction.mounts]
+
+
 def run(conversion: Conversion, scope: Scope, instruction: Run) -> None:
     """Add the instruction's op to the stage. Raises `DockerfileError` or `ValueError` with BuildKit's message."""
-    mounts = [read_mount(text, scope.expand) for text in instruction.mounts]
+    mounts = _read_mounts(scope, instruction) if instruction.mounts else []
     scope.stage.paths.add("/")
     arguments, shown, pipe = _arguments(scope, instruction)
     if instruction.shell:

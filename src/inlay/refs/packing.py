@@ -5,7 +5,6 @@ from __future__ import annotations
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound
 from inlay.refs.ref import Ref
-from inlay.snapshot.snapshotter import copy_root_looks
 from inlay.tasks import gather, in_thread, spawn
 from inlay.typing import TYPE_CHECKING
 
@@ -86,6 +85,8 @@ class Packing:
         incoming = await in_thread(self._snapshotter().receive) if mounted else None
         try:
             if incoming is not None and roots:
+                from inlay.snapshot.snapshotter import copy_root_looks
+
                 copy_root_looks(self._snapshotter().upper(roots[-1]), incoming.directory)
             packed = await in_thread(
                 self._write_planned,
