@@ -43,14 +43,15 @@ class User:
             [
                 "set -e",
                 *self._open_folders(),
-                f"mkdir {folder}/etc; mount -t tmpfs tmpfs {folder}/etc; mkdir {folder}/etc/up {folder}/etc/work",
-                f"mount -t overlay -o lowerdir=/etc,upperdir={folder}/etc/up,workdir={folder}/etc/work etc /etc",
+                f"etc={folder}/etc-$$",
+                "mkdir $etc; mount -t tmpfs tmpfs $etc; mkdir $etc/up $etc/work",
+                "mount -t overlay -o lowerdir=/etc,upperdir=$etc/up,workdir=$etc/work etc /etc",
                 f"echo {NAME}:x:{UID}:{GID}::{self.home}:/bin/sh >> /etc/passwd",
                 f"echo {NAME}:x:{GID}: >> /etc/group",
                 f"{{ {grant}; }} > /etc/subuid; cp /etc/subuid /etc/subgid",
                 *(f"mount --bind /dev/null {shutil.which(name)}" for name in without),
                 first,
-                f"umount -l {folder}/etc; rmdir {folder}/etc",
+                "umount -l $etc; rmdir $etc",
                 f'exec setpriv --reuid {UID} --regid {GID} --clear-groups --inh-caps=-all "$@"',
             ]
         )
@@ -62,7 +63,7 @@ class User:
         commands = []
         for number, folder in enumerate(sorted(closed)):
             kept = [path for path in sorted(needed) if _closed_folder(path) == folder]
-            places = [f"{self.folder}/kept-{number}-{position}" for position in range(len(kept))]
+            places = [f"{self.folder}/kept-$$-{number}-{position}" for position in range(len(kept))]
             for path, place in zip(kept, places, strict=True):
                 commands.append(f"mkdir {place}; mount --rbind {shlex.quote(path)} {place}")
             commands.append(f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(folder)}")
