@@ -6,20 +6,21 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from fake_registry import FakeRegistry
+from gitserver import GitServer, Repository
 from ordinary import User
+from processes import free_port, is_listening, wait_until
 from recorded_builds import bases, recordings  # noqa: F401 - fixtures
 from running import Outcome, run_inlay
+from web import Web
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,18 +50,12 @@ class RunningRegistry(NamedTuple):
         return [line.rpartition(" ")[0] for line in lines]
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def run_registry(folder: Path, auth: str = "") -> Iterator[RunningRegistry]:
     """Run a registry on a free port until the iterator is closed."""
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed")
-    host = f"127.0.0.1:{_free_port()}"
+    port = free_port()
+    host = f"127.0.0.1:{port}"
     (folder / "config.yml").write_text(
         "version: 0.1\n"
         "log: {accesslog: {disabled: false}, level: error}\n"
@@ -71,22 +66,37 @@ def run_registry(folder: Path, auth: str = "") -> Iterator[RunningRegistry]:
         command = ["docker-registry", "serve", str(folder / "config.yml")]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait_for(host)
+            wait_until(lambda: is_listening(port))
             yield RunningRegistry(host, folder)
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait_for(host: str) -> None:
-    name, _, port = host.partition(":")
-    for _ in range(200):
-        try:
-            socket.create_connection((name, int(port)), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("docker-registry did not start")
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server on loopback that does what the test tells it to."""
+    served = Web()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    """A server of git repositories, on loopback."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    served = GitServer(folder)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def repository(server: GitServer) -> Repository:
+    """A repository of `server`, with one commit."""
+    made = Repository(server.folder, "repo")
+    made.commit(f="one\n", sub__s="sub\n")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from web import LoopbackServer
+
 if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
 _WHO = {
@@ -65,7 +67,7 @@ class Repository:
         return done.stdout.strip()
 
 
-class GitServer:
+class GitServer(LoopbackServer):
     """Serves all repositories of `folder`. `requests` are the methods and paths that came; with a `password`
     (the value of an Authorization header) nobody else is let in; `old` speaks protocol 0, `dumb` only files.
     While `gate` is cleared nothing is answered."""
@@ -79,28 +81,7 @@ class GitServer:
         self.old = self.dumb = False
         self.gate = threading.Event()
         self.gate.set()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                server.answer(self)
-
-            do_POST = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, _, query = request.path.partition("?")

@@ -177,11 +177,11 @@ def test_many_gaps_match_as_few_do(pattern: str, path: str) -> None:
 
 def test_hostile_patterns_take_linear_time() -> None:
     matcher = PatternMatcher(["*a" * 20 + "b", "**/a/" * 20 + "c"])
-    start = time.perf_counter()
+    start = time.process_time()
     matcher.match_with_parents("a" * 4000, [False])
     matcher.match_with_parents("a/" * 2000, [False])
     go_match("*a" * 20 + "b", "a" * 4000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_ignore_files_may_hold_any_bytes() -> None:

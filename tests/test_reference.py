@@ -48,7 +48,7 @@ def test_any_text_is_a_reference_or_a_usage_error(text: str) -> None:
 
 
 def test_long_names_take_linear_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for text in (
         "a-" * 50_000,
         "a." * 50_000 + "/b",
@@ -59,4 +59,4 @@ def test_long_names_take_linear_time() -> None:
     ):
         with pytest.raises(UsageError):
             parse(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

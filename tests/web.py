@@ -1,4 +1,4 @@
-"""A web server on loopback that does what a test tells it to."""
+"""Web servers on loopback, the second of which does what a test tells it to."""
 
 from __future__ import annotations
 
@@ -26,35 +26,19 @@ class Page(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class Web:
-    """Answers each path as `pages` says: a page, or a function of the request that makes one."""
+class LoopbackServer:
+    """Serves HTTP/1.1 at `url` until it is closed; `answer` is called for each request, on a thread of its own."""
 
     def __init__(self) -> None:
-        self.pages: dict[str, Page | Callable[[Asked, BaseHTTPRequestHandler], Page | None]] = {}
-        self.asked: list[Asked] = []
-        web = self
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                asked = Asked(
-                    self.command, self.path, {name.lower(): text for name, text in self.headers.items()}
-                )
-                web.asked.append(asked)
-                page = web.pages.get(self.path.partition("?")[0], Page(b"nothing here", 404))
-                answer = page if isinstance(page, Page) else page(asked, self)
-                if answer is None:
-                    self.close_connection = True
-                    return
-                self.send_response_only(answer.status)
-                for name, text in answer.headers.items():
-                    self.send_header(name, text)
-                if "Content-Length" not in answer.headers and "Transfer-Encoding" not in answer.headers:
-                    self.send_header("Content-Length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body)
-                self.close_connection |= "Content-Length" in answer.headers
+                server.answer(self)
+
+            do_POST = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 return
@@ -65,9 +49,39 @@ class Web:
         self.url = f"http://{self.host}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class Web(LoopbackServer):
+    """Answers each path as `pages` says: a page, or a function of the request that makes one."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, Page | Callable[[Asked, BaseHTTPRequestHandler], Page | None]] = {}
+        self.asked: list[Asked] = []
+        super().__init__()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        headers = {name.lower(): text for name, text in request.headers.items()}
+        asked = Asked(request.command, request.path, headers)
+        self.asked.append(asked)
+        page = self.pages.get(request.path.partition("?")[0], Page(b"nothing here", 404))
+        answer = page if isinstance(page, Page) else page(asked, request)
+        if answer is None:
+            request.close_connection = True
+            return
+        request.send_response_only(answer.status)
+        for name, text in answer.headers.items():
+            request.send_header(name, text)
+        if "Content-Length" not in answer.headers and "Transfer-Encoding" not in answer.headers:
+            request.send_header("Content-Length", str(len(answer.body)))
+        request.end_headers()
+        request.wfile.write(answer.body)
+        request.close_connection |= "Content-Length" in answer.headers
 
 
 def versioned(body: bytes, etag: str = '"v1"', **headers: str) -> Callable[..., Page]:

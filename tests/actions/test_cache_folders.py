@@ -31,28 +31,23 @@ def take(root: Path, sharing: int = SHARED, name: str = "//c") -> CacheMount:
     return tasks.run(mounts.take(CacheOption(name, sharing), None))
 
 
-def waits(root: Path, sharing: int, held: CacheMount) -> bool:
-    """Whether a second step has to wait until `held` is let go."""
-    got: list[CacheMount] = []
-    thread = threading.Thread(target=lambda: got.append(take(root, sharing)))
-    thread.start()
-    time.sleep(0.15)
-    waited = not got
-    held.release()
-    thread.join(10)
-    assert got[0].path == held.path
-    got[0].release()
-    return waited
-
-
 @pytest.mark.parametrize(
-    ("first", "second", "expected"),
+    ("first", "second", "waits"),
     [(SHARED, SHARED, False), (LOCKED, LOCKED, True), (SHARED, LOCKED, True), (LOCKED, SHARED, True)],
 )
 def test_shared_folders_are_shared_and_locked_ones_waited_for(
-    tmp_path: Path, first: int, second: int, expected: bool
+    tmp_path: Path, first: int, second: int, waits: bool
 ) -> None:
-    assert waits(tmp_path, second, take(tmp_path, first)) is expected
+    held = take(tmp_path, first)
+    got: list[CacheMount] = []
+    thread = threading.Thread(target=lambda: got.append(take(tmp_path, second)))
+    thread.start()
+    thread.join(0.15 if waits else 30)
+    assert bool(got) is not waits
+    held.release()
+    thread.join(30)
+    assert got[0].path == held.path
+    got[0].release()
 
 
 def test_a_private_folder_in_use_makes_another_one_which_is_used_again(tmp_path: Path) -> None:

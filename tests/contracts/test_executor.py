@@ -20,6 +20,7 @@ from inlay.executor import cgroup, defaults, linux
 from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, Cancellation, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,32 +108,10 @@ def shell(executor: Executor, rootfs: int | str, script: str, **fields: object) 
     return run(executor, rootfs, "sh", "-c", script, **fields)
 
 
-def processes_with(marker: str) -> list[int]:
-    """The processes of this machine that have `marker` among their arguments."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    if marker.encode() in file.read().split(b"\0"):
-                        found.append(int(name))
-            except OSError:
-                continue
-    return found
-
-
 def mounts_below(folder: Path) -> list[str]:
     """What this machine's mount table has below the tests' folders."""
     with open("/proc/self/mounts", encoding="utf-8") as file:
         return [line for line in file if str(folder.parent) in line]
-
-
-def wait_until(condition: object, timeout_s: float = 10) -> None:
-    assert callable(condition)
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 # --- the process -----------------------------------------------------------------------------------------
@@ -607,7 +586,7 @@ def test_plain_folder_can_be_the_root(executor: Executor, folder: str) -> None:
 
 def test_nothing_is_left_after_the_end(executor: Executor, rootfs: int, tmp_path: Path) -> None:
     shell(executor, rootfs, f"sleep {NAP} & sleep {NAP} & true")
-    assert processes_with(NAP) == []
+    assert processes_with(f"\0{NAP}\0") == []
     assert mounts_below(tmp_path) == []
 
 
@@ -623,7 +602,7 @@ def test_cancel_ends_every_process(executor: Executor, rootfs: int, tmp_path: Pa
     begin = time.monotonic()
     assert executor.run(spec, stop_once_it_runs, cancel) == 137
     assert time.monotonic() - begin < 5
-    assert processes_with(NAP) == []
+    assert processes_with(f"\0{NAP}\0") == []
     assert mounts_below(tmp_path) == []
 
 
@@ -631,7 +610,7 @@ def test_cancelled_before_the_start(executor: Executor, rootfs: int) -> None:
     cancel = Cancellation()
     cancel.cancel()
     assert executor.run(ProcessSpec(("sleep", NAP), rootfs, (PATH,)), lambda *_: None, cancel) == 137
-    assert processes_with(NAP) == []
+    assert processes_with(f"\0{NAP}\0") == []
 
 
 @pytest.mark.parametrize("end", ["exit", "cancel"])
@@ -651,7 +630,7 @@ def test_daemons_end_with_their_step(executor: Executor, rootfs: int, tmp_path: 
 
     code = executor.run(ProcessSpec(("sh", "-c", script), rootfs, (PATH,)), on_output, cancel)
     assert (code, output) == (0 if end == "exit" else 137, [b"up\n"])
-    assert processes_with(NAP) == []
+    assert processes_with(f"\0{NAP}\0") == []
 
 
 def test_nothing_is_left_when_the_caller_is_killed(executor: Executor, folder: str, tmp_path: Path) -> None:
@@ -663,10 +642,10 @@ def test_nothing_is_left_when_the_caller_is_killed(executor: Executor, folder: s
     )
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     caller = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    wait_until(lambda: len(processes_with(marker)) == 2)
+    wait_until(lambda: len(processes_with(f"\0{marker}\0")) == 2)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    wait_until(lambda: processes_with(marker) == [])
+    wait_until(lambda: processes_with(f"\0{marker}\0") == [])
     assert mounts_below(tmp_path) == []
 
 
@@ -676,12 +655,12 @@ def test_fork_bomb_is_contained(executor: Executor, rootfs: int) -> None:
     timer.start()
     spec = ProcessSpec(("sh", "-c", f"f() {{ f | f & sleep {NAP}; }}; f"), rootfs, (PATH,), pids_limit=310)
     counts: list[int] = []
-    watcher = threading.Timer(1.0, lambda: counts.append(len(processes_with(NAP))))
+    watcher = threading.Timer(1.0, lambda: counts.append(len(processes_with(f"\0{NAP}\0"))))
     watcher.start()
     assert executor.run(spec, lambda *_: None, cancel) in (0, 1, 2, 137)
     timer.cancel()
     watcher.join()
-    assert processes_with(NAP) == []
+    assert processes_with(f"\0{NAP}\0") == []
     assert counts[0] < 320
 
 

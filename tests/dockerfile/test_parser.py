@@ -169,9 +169,9 @@ def test_any_bytes_parse_or_are_a_dockerfile_error(text: bytes) -> None:
     ids=range(13),
 )
 def test_hostile_texts_take_linear_time(text: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert _outcome(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def _outcome(text: bytes) -> object:

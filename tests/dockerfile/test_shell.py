@@ -69,11 +69,11 @@ def test_wildcards_find_what_the_regular_expression_finds(
 
 
 def test_hostile_patterns_take_linear_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     env = {"A": "a" * 60_000}
     for word in ("${A//*a*a*a*b/x}", "${A##*a*a*a*b}", "${A%b*a*a*a}", "${A/" + "*a" * 100 + "b/}"):
         assert LEXER.expand(word, env).text == env["A"]
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_the_template_of_a_global_replacement() -> None:

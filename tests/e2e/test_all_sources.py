@@ -9,17 +9,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gitserver import GitServer, Repository
+from processes import free_port, is_listening, wait_until
 from web import Page, Web
 
 if TYPE_CHECKING:
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    served = Web()
-    yield served
-    served.close()
 
 
 @pytest.fixture
@@ -128,8 +120,7 @@ def test_added_files_archives_and_repositories(
 
 
 def test_a_repository_by_gits_own_protocol(both: Callable[..., Any], git: GitServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     daemon = subprocess.Popen(
         ["git", "daemon", "--reuseaddr", f"--port={port}", "--listen=127.0.0.1", "--export-all",
          f"--base-path={git.folder}", str(git.folder)],
@@ -137,11 +128,7 @@ def test_a_repository_by_gits_own_protocol(both: Callable[..., Any], git: GitSer
         env={**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"},
     )  # fmt: skip
     try:
-        for _ in range(200):
-            with socket.socket() as connection:
-                if connection.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: is_listening(port))
         both(f"git://127.0.0.1:{port}/repo.git#main:sub")
     finally:
         os.killpg(daemon.pid, signal.SIGTERM)

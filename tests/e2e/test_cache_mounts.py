@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from processes import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -93,15 +95,8 @@ def test_a_readonly_folder_cannot_be_written(kitchen: Kitchen) -> None:
     )
 
 
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.02)
-
-
 def data(kitchen: Kitchen) -> list[Path]:
-    return [folder / "data" for folder in (kitchen.store / "mounts").iterdir()]
+    return list((kitchen.store / "mounts").glob("*/data"))
 
 
 BUSY = "touch /c/begun-$WHO && n=0; while [ ! -e /c/go ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done"
@@ -111,10 +106,9 @@ BUSY = "touch /c/begun-$WHO && n=0; while [ ! -e /c/go ] && [ $n -lt 600 ]; do s
 def test_two_builds_at_once(kitchen: Kitchen, sharing: str) -> None:
     mount = f"--mount=type=cache,target=/c,sharing={sharing}"
     first = kitchen.start(f"RUN {mount} WHO=1; {BUSY}; touch /c/done-1")
-    while not (kitchen.store / "mounts").exists() or not data(kitchen):
-        time.sleep(0.02)
+    wait_until(lambda: data(kitchen))
     (folder,) = data(kitchen)
-    wait_for(folder / "begun-1")
+    wait_until((folder / "begun-1").exists)
     second = kitchen.start(f"RUN {mount} WHO=2; ls /c; touch /c/begun-2")
     if sharing == "locked":
         time.sleep(1.5)

@@ -19,7 +19,7 @@ from gitserver import GitServer, Repository
 from web import Page, Web, versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from ordinary import User
@@ -34,22 +34,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "xz": lzma.compress,
     "zst": zstandard.compress,
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[GitServer]:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    served = GitServer(folder)
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    served = Web()
-    yield served
-    served.close()
 
 
 @pytest.fixture

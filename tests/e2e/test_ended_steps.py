@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,21 +62,10 @@ class Stage(NamedTuple):
 
     def sleeps(self) -> list[int]:
         """The processes of the step that are there."""
-        found = []
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    if file.read() == f"sleep\0{self.seconds}\0".encode():
-                        found.append(int(pid))
-            except OSError:
-                continue
-        return found
+        return processes_with(f"sleep\0{self.seconds}\0")
 
     def wait_for(self, count: int) -> None:
-        end = time.monotonic() + 20
-        while len(self.sleeps()) != count:
-            assert time.monotonic() < end, f"{len(self.sleeps())} processes, not {count}"
-            time.sleep(0.02)
+        wait_until(lambda: len(self.sleeps()) == count)
 
 
 @pytest.fixture(params=["crun", "runc", "builtin"])

@@ -15,31 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gitserver import GitServer, Repository
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from conftest import RunningRegistry
+    from gitserver import GitServer, Repository
     from ordinary import User
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[GitServer]:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    served = GitServer(folder)
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def repository(server: GitServer) -> Repository:
-    made = Repository(server.folder, "repo")
-    made.commit(f="one\n", sub__s="sub\n")
-    return made
 
 
 @pytest.fixture

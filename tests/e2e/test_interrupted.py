@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 
 from inlay.executor.cgroup import own_group
 from ordinary import GID, UID
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,20 +57,6 @@ def start(context: Path, store: Path, runtime: str) -> subprocess.Popen[bytes]:
     raise AssertionError("the step did not begin")
 
 
-def sleeps() -> list[str]:
-    """Processes of the step that are still there."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                command = file.read()
-        except OSError:
-            continue
-        if command.startswith(b"sleep\0") and SLEEP_S.encode() in command:
-            found.append(pid)
-    return found
-
-
 def cgroups_of(pid: int) -> list[str]:
     """The cgroups that the build with the number `pid` made."""
     try:
@@ -78,25 +64,6 @@ def cgroups_of(pid: int) -> list[str]:
     except FileNotFoundError:
         return []
     return [name for name in names if name.startswith(f"inlay-{pid}-")]
-
-
-def gone(within_s: float) -> bool:
-    end = time.monotonic() + within_s
-    while sleeps():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def no_cgroup_of(pid: int, within_s: float) -> bool:
-    """Whether the cgroups that the build `pid` made for its steps are gone."""
-    end = time.monotonic() + within_s
-    while glob.glob(f"/sys/fs/cgroup/**/inlay-{pid}-*", recursive=True):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
@@ -114,7 +81,7 @@ def test_a_stopped_build_leaves_no_process_mount_or_image(
     process.stderr.close()
     code = process.wait(20)
     assert code == (-9 if how == signal.SIGKILL else 128 + how)
-    assert gone(within_s=10)
+    wait_until(lambda: not processes_with(f"sleep\0{SLEEP_S}"))
     assert how == signal.SIGKILL or cgroups_of(process.pid) == []
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
         assert str(store) not in mounts.read()
@@ -216,7 +183,7 @@ def test_the_next_call_cleans_up_after_killed_ones(
         stream.close()
         process.wait(20)
     (store / "mounts/.new-0123/data").mkdir(parents=True)
-    assert gone(within_s=10)
+    wait_until(lambda: not processes_with(f"sleep\0{SLEEP_S}"))
     assert len(os.listdir(store / "snapshots/new")) == 1
     assert len(os.listdir(store / "ingest")) == 1
 
@@ -239,12 +206,10 @@ def test_so_it_does_for_an_ordinary_user(
     (context / "Dockerfile").write_text(f"FROM scratch\nADD rootfs.tar /\nENV PATH=/bin\n{step}\n")
     build = (sys.executable, "-m", "inlay", "build", "--root", str(root), str(context))
     process = subprocess.Popen(user.command(*build), stderr=subprocess.DEVNULL, env=user.environment, cwd="/")
-    while len(sleeps()) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: len(processes_with(f"sleep\0{SLEEP_S}")) == 2)
     process.kill()
     process.wait(20)
-    assert gone(within_s=10)
+    wait_until(lambda: not processes_with(f"sleep\0{SLEEP_S}"))
     (trees,) = root.glob("ids-*")
     left = trees / "mounts/.new-0123/data"
     left.mkdir(parents=True)

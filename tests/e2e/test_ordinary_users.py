@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from debian import write_root
 from trees import Entry, tree_in_tar
 
 from gitserver import GitServer, Repository
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,25 +272,11 @@ def test_the_other_process_ends_with_a_program_that_is_killed(
     user = users()
     program = (sys.executable, "-c", f"import inlay; inlay.build({str(user.give(small))!r})")
     process = subprocess.Popen(user.command(*program), env=user.environment, cwd="/")
-    for expected in (True, False):
-        end = time.monotonic() + 20
-        while bool(processes_with(f"sleep\0{seconds}")) != expected:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        process.kill()
-        process.wait(10)
+    wait_until(lambda: processes_with(f"sleep\0{seconds}"))
+    process.kill()
+    process.wait(10)
+    wait_until(lambda: not processes_with(f"sleep\0{seconds}"))
     assert processes_with(str(user.home)) == []
-
-
-def processes_with(words: str) -> list[bytes]:
-    """The command lines that have `words`."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            command = file.read()
-            if words.encode() in command:
-                found.append(command)
-    return found
 
 
 DIFFERS_EACH_TIME = ("var/log/", "var/cache/ldconfig/", "var/cache/apt/", "var/lib/dpkg/", "var/lib/apt/")

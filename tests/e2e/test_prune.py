@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from processes import free_port, is_listening, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,9 +219,7 @@ def running(shop: Shop) -> Iterator[subprocess.Popen[str]]:
     waiting = "n=0; while ! test -e /cache/go && test $n -lt 600; do sleep .1; n=$((n+1)); done; head -c"
     (shop.context / "Dockerfile").write_text(text.replace("head -c", waiting))
     build = begun(shop, "build", "-q", str(shop.context))
-    while not list((shop.store / "mounts").glob("*/lock")):
-        time.sleep(0.05)
-        assert build.poll() is None
+    wait_until(lambda: list((shop.store / "mounts").glob("*/lock")))
     yield build
     build.terminate()
     build.communicate()
@@ -228,14 +227,14 @@ def running(shop: Shop) -> Iterator[subprocess.Popen[str]]:
 
 def test_prune_waits_for_builds(shop: Shop, running: subprocess.Popen[str]) -> None:
     prune = begun(shop, "prune", "-f", "--all")
-    time.sleep(1)
+    assert prune.stderr is not None
+    assert "waiting for the builds that run to end" in prune.stderr.readline()
     assert prune.poll() is None
     (mount,) = (shop.store / "mounts").glob("*/data")
     (mount / "go").touch()
     assert running.wait(60) == 0
-    out, err = prune.communicate(timeout=60)
+    out, _ = prune.communicate(timeout=60)
     assert prune.returncode == 0
-    assert "waiting for the builds that run to end" in err
     assert out.startswith("deleted ")
 
 
@@ -244,12 +243,12 @@ def test_a_build_waits_for_prune_and_says_so(shop: Shop) -> None:
     lease = os.open(shop.store / "lease", os.O_RDWR)
     fcntl.flock(lease, fcntl.LOCK_EX)
     build = begun(shop, "build", "--progress", "plain", str(shop.context))
-    time.sleep(1)
+    assert build.stderr is not None
+    assert "waiting for `inlay prune`" in build.stderr.readline()
     assert build.poll() is None
     os.close(lease)
-    _, err = build.communicate(timeout=60)
+    build.communicate(timeout=60)
     assert build.returncode == 0
-    assert "waiting for `inlay prune`" in err
 
 
 def test_du_does_not_wait(shop: Shop, running: subprocess.Popen[str]) -> None:
@@ -389,15 +388,13 @@ def test_sources_of_urls(shop: Shop, web: str, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", "-b", "main", str(work)], check=True)
     commit = ["commit", "-q", "--allow-empty", "-m", "x"]
     subprocess.run(["git", "-C", str(work), *who, *commit], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     daemon = subprocess.Popen(
         ["git", "daemon", "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1", f"--port={port}"],
         stderr=subprocess.DEVNULL,
     )
     try:
-        time.sleep(0.5)
+        wait_until(lambda: is_listening(port))
         (shop.context / "Dockerfile").write_text(
             f"FROM scratch\nADD {web} /file\nADD git://127.0.0.1:{port}/work/.git /work\n"
         )

@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from images import BuiltImage, files_with
+
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,30 +77,10 @@ def start(build: Builder, dockerfile: str, *flags: str) -> subprocess.Popen[byte
     )
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def processes_with(words: bytes) -> list[int]:
-    """The processes that have `words` in their command lines."""
-    found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                if words in file.read():
-                    found.append(int(name))
-        except OSError:
-            continue
-    return found
-
-
 def pids_of(program: str, argument: str) -> list[int]:
     return [
         pid
-        for pid in processes_with(f"{program}\0{argument}\0".encode())
+        for pid in processes_with(f"{program}\0{argument}\0")
         if Path(f"/proc/{pid}/comm").read_text().strip() in (program, "busybox")
     ]
 
@@ -245,8 +226,7 @@ class Agent:
         self.process = subprocess.Popen(
             ["ssh-agent", "-D", "-a", self.socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not self.socket.exists():
-            time.sleep(0.01)
+        wait_until(self.socket.exists)
         subprocess.run(
             ["ssh-add", "-q", self.key], env={**os.environ, "SSH_AUTH_SOCK": str(self.socket)}, check=True
         )
@@ -329,12 +309,12 @@ def test_a_raw_socket_is_the_step_s_own(build: Builder, agent: Agent) -> None:
 def test_an_agent_for_keys_ends_with_a_killed_build(build: Builder, agent: Agent) -> None:
     seconds = str(700_000 + os.getpid())
     process = start(build, f"RUN --mount=type=ssh sleep {seconds}\n", "--ssh", f"default={agent.key}")
-    wait_for(lambda: pids_of("sleep", seconds))
-    ours = f"/proc/{process.pid}/fd/".encode()
+    wait_until(lambda: pids_of("sleep", seconds))
+    ours = f"/proc/{process.pid}/fd/"
     assert len(processes_with(ours)) == 1
     process.kill()
     process.wait(10)
-    wait_for(lambda: not processes_with(ours) and not pids_of("sleep", seconds))
+    wait_until(lambda: not processes_with(ours) and not pids_of("sleep", seconds))
 
 
 def test_a_missing_ssh_agent_names_itself_and_what_to_do(build: Builder) -> None:
@@ -479,7 +459,7 @@ def test_steps_run_below_the_cgroup_that_was_asked_for(
     parent = "/".join(cgroup_parent.parts[-2:])
     dockerfile = f"RUN --security={security} sleep {seconds}\n"
     process = start(build, dockerfile, "--cgroup-parent", parent, "--allow", "security.insecure")
-    wait_for(lambda: pids_of("sleep", seconds))
+    wait_until(lambda: pids_of("sleep", seconds))
     group = Path(f"/proc/{pids_of('sleep', seconds)[0]}/cgroup").read_text().splitlines()[-1]
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130

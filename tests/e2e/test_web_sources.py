@@ -12,7 +12,7 @@ import pytest
 from web import Page, Web, versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import RunningRegistry
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 OLD = "Fri, 01 Mar 2024 10:20:30 GMT"
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    served = Web()
-    yield served
-    served.close()
 
 
 @pytest.fixture

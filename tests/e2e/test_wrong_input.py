@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
+from processes import free_port
 from running import run_inlay
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ FAILED, USAGE = 1, 2
 @pytest.fixture(scope="module")
 def closed_port() -> int:
     """A port of this machine on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    return free_port()
 
 
 def build(tmp_path: Path, dockerfile: str, *arguments: str) -> Outcome:

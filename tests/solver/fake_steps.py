@@ -15,6 +15,7 @@ from inlay.solver.vertex import Edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from threading import Barrier
 
     from inlay.solver.keys import CacheRecord
     from inlay.solver.solver import Solved
@@ -31,7 +32,10 @@ async def content(value: object) -> str:
 
 
 class Step:
-    """A vertex named `name`, whose op digest comes of `seed`. Inputs in `slow` have a content digest."""
+    """A vertex named `name`, whose op digest comes of `seed`. Inputs in `slow` have a content digest.
+
+    It takes `delay` seconds to run, and waits for the other steps that are to run at the same time as `meets` says.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Step:
         selectors: dict[int, str] | None = None,
         ignore_cache: bool = False,
         delay: float = 0,
+        meets: Barrier | None = None,
         fn: Callable[[Sequence[Any]], object] | None = None,
         digests: tuple[str, ...] = (),
         outputs: int = 1,
@@ -52,7 +57,8 @@ class Step:
     ) -> None:
         self.log, self.digest, self.value, self.inputs = log, name, value, inputs
         self.is_source = not inputs if is_source is None else is_source
-        self.ignore_cache, self.delay, self.fn, self.outputs = ignore_cache, delay, fn, outputs
+        self.ignore_cache, self.fn, self.outputs = ignore_cache, fn, outputs
+        self.delay, self.meets = delay, meets
         self.map = CacheMap(
             digests or (sha("seed", seed),),
             tuple(
@@ -75,6 +81,8 @@ class Step:
         self.log.append(("run", self.digest))
         if self.delay:
             await tasks.in_thread(time.sleep, self.delay)
+        if self.meets:
+            await tasks.in_thread(self.meets.wait, 30)
         value = self.fn(inputs) if self.fn else self.value
         return [value] if self.outputs == 1 else [(value, n) for n in range(self.outputs)]
 

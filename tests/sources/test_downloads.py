@@ -34,13 +34,6 @@ if TYPE_CHECKING:
 OLD = "Fri, 01 Mar 2024 10:20:30 GMT"
 
 
-@pytest.fixture
-def web() -> Iterator[Web]:
-    served = Web()
-    yield served
-    served.close()
-
-
 class Builds:
     """One store, and a build of it after the other."""
 

@@ -101,22 +101,6 @@ def builds(tmp_path: Path) -> Iterator[Builds]:
     made.transport.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[GitServer]:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    served = GitServer(folder)
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def repository(server: GitServer) -> Repository:
-    made = Repository(server.folder, "repo")
-    made.commit(f="one\n", sub__s="sub\n")
-    return made
-
-
 def test_the_default_branch_a_branch_a_tag_and_a_commit(
     builds: Builds, server: GitServer, repository: Repository
 ) -> None:
