@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -93,6 +94,30 @@ def test_a_readonly_folder_cannot_be_written(kitchen: Kitchen) -> None:
         "RUN --mount=type=cache,target=/c,readonly test $(cat /c/f) = one && ! touch /c/g",
         "RUN --mount=type=cache,target=/c test ! -e /c/g",
     )
+
+
+@pytest.mark.parametrize("sharing", ["shared", "locked", "private"])
+def test_all_mounts_of_one_id_in_a_step_are_one_folder(kitchen: Kitchen, sharing: str) -> None:
+    mount = f"--mount=type=cache,id=mine,sharing={sharing},target="
+    kitchen.build(f"RUN {mount}/c {mount}/d touch /c/f && test -e /d/f")
+
+
+def test_a_step_holds_no_folder_while_it_waits_for_one_that_comes_before(kitchen: Kitchen) -> None:
+    """Or two steps that name the same two in different order would wait for each other."""
+    one, two = (f"--mount=type=cache,id={each},sharing=locked,target=/" for each in "ab")
+    kitchen.build(f"RUN {one}x {two}y true")
+    folders = [folder.parent for folder in data(kitchen)]
+    first, second = sorted(folders, key=lambda folder: (folder / "id").read_text())
+    with (first / "lock").open() as held, (second / "lock").open() as free:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        step = kitchen.start(f"RUN {two}x {one}y true")  # mounts are made in the order of their targets
+        assert step.stderr is not None
+        while "] RUN " not in step.stderr.readline():
+            assert step.poll() is None
+        time.sleep(1)
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    step.communicate(timeout=60)
+    assert step.returncode == 0
 
 
 def data(kitchen: Kitchen) -> list[Path]:

@@ -63,7 +63,7 @@ class CacheMounts:
     async def take(self, option: CacheOption, base: Ref | None) -> CacheMount:
         """Wait for the folder that `option` names. A new one begins as a copy of `base`."""
         tree = await self._refs.mounted.tree(base) if base is not None and base.layers else None
-        name = option.id + (":" + ",".join(layer.key for layer in base.layers) if base is not None else "")
+        name = cache_name(option, base)
         stop: list[bool] = []
         return await in_thread(
             self._take, name, option, tree, lambda: bool(stop), abort=lambda: stop.append(True)
@@ -139,6 +139,11 @@ class CacheMounts:
         finally:
             os.close(everything)
         return new, making
+
+
+def cache_name(option: CacheOption, base: Ref | None) -> str:
+    """What a cache folder is known by: its id, and what it began as."""
+    return option.id + (":" + ",".join(layer.key for layer in base.layers) if base is not None else "")
 
 
 def _is_at(fd: int, path: str) -> bool:

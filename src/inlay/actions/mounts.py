@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from inlay.actions.cachemounts import cache_name
 from inlay.errors import SolveError
 from inlay.executor.executor import Bind, Tmpfs
 from inlay.llb.ops import BIND, CACHE, EMPTY, NO_OUTPUT, SECRET, SSH, TMPFS, ExecOp
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from inlay.actions.cachemounts import CacheMount
     from inlay.actions.worker import Result, Worker
     from inlay.archive.tree import Tree
     from inlay.executor.executor import Mount as RunMount
-    from inlay.llb.ops import Mount
+    from inlay.llb.ops import CacheOption, Mount
     from inlay.snapshot.snapshotter import Active
 
 
@@ -30,6 +32,7 @@ class StepMounts:
         self._inputs = inputs
         self._held: list[Callable[[], None]] = []
         """What lets go of the mounts, in the order in which they were made."""
+        self._caches: dict[str, CacheMount] = {}
         self._root: Active | None = None
         self._base = SCRATCH
         self.mounts: list[RunMount] = []
@@ -56,6 +59,7 @@ class StepMounts:
 
     async def __aenter__(self) -> StepMounts:
         try:
+            await self._take_caches()
             ssh = 0
             for mount in self._op.mounts:
                 if mount.dest == "/":
@@ -135,12 +139,27 @@ class StepMounts:
             self._held.append(active.discard)
             self.mounts.append(Bind(mount.dest, active.fd, mount.selector, readonly=mount.readonly))
 
-    async def _add_cache(self, mount: Mount) -> None:
+    async def _take_caches(self) -> None:
+        """Take each cache folder of the step once, and all steps in one order: none waits for another one that
+        waits for it, or for itself."""
+        wanted: dict[str, tuple[CacheOption, Ref | None]] = {}
+        for mount in self._op.mounts:
+            if mount.type == CACHE:
+                option, base = await self._cache_of(mount)
+                wanted.setdefault(cache_name(option, base), (option, base))
+        for name, (option, base) in sorted(wanted.items(), key=lambda item: item[0]):
+            self._caches[name] = cache = await self._worker.cache_mounts.take(option, base)
+            self._held.append(cache.release)
+
+    async def _cache_of(self, mount: Mount) -> tuple[CacheOption, Ref | None]:
         if mount.cache is None:
             raise SolveError(f"cache mount {mount.dest} has no cache options")
-        base = None if mount.input == EMPTY else await self._worker.as_layers(self._inputs[mount.input])
-        cache = await self._worker.cache_mounts.take(mount.cache, base)
-        self._held.append(cache.release)
+        if mount.input == EMPTY:
+            return mount.cache, None
+        return mount.cache, await self._worker.as_layers(self._inputs[mount.input])
+
+    async def _add_cache(self, mount: Mount) -> None:
+        cache = self._caches[cache_name(*await self._cache_of(mount))]
         self.mounts.append(Bind(mount.dest, cache.path, mount.selector, readonly=mount.readonly))
 
     async def _add_secret(self, mount: Mount) -> None:
