@@ -8,7 +8,7 @@ from inlay.archive.diff import diff_trees
 from inlay.archive.layer import apply_entries, merge_entries
 from inlay.snapshot.merged import adopt, merge
 from inlay.snapshot.mounts import clone_tree, make_read_only
-from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
+from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,40 +19,10 @@ if TYPE_CHECKING:
     from inlay.snapshot.snapshotter import Incoming, LayerDir
 
 
-class NativeView:
-    """Layers as a plain tree; read-only where bind mounts are allowed."""
-
-    __slots__ = ("_fd", "_merged")
-
-    def __init__(self, merged: Merged) -> None:
-        self._merged = merged
-        self._fd = _mounted(merged.path, read_only=True)
-
-    @property
-    def fd(self) -> int:
-        return self._fd
-
-    @property
-    def path(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._merged.close()
-
-    def __enter__(self) -> NativeView:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class NativeActive:
     """A copy of layers to change."""
 
-    __slots__ = ("_copied_ns", "_fd", "_incoming", "_layers", "_lower", "_snapshotter", "_tree")
+    __slots__ = ("_copied_ns", "_incoming", "_layers", "_lower", "_mounted", "_snapshotter", "_tree")
 
     def __init__(
         self, snapshotter: Native, incoming: Incoming, layers: Sequence[LayerDir], lower: Merged
@@ -66,18 +36,18 @@ class NativeActive:
         merge_entries(diff_trees(None, lower.path), self._tree)
         copy_root_looks(lower.path, self._tree)
         self._copied_ns = _file_system_time(f"{incoming.folder}/clock")
-        self._fd = _mounted(self._tree, read_only=False)
+        self._mounted = View(_mounted(self._tree, read_only=False))
 
     @property
     def fd(self) -> int:
-        return self._fd
+        return self._mounted.fd
 
     @property
     def path(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
+        return self._mounted.path
 
     def commit(self) -> LayerDir:
-        self._close()
+        self._mounted.close()
         changes = diff_trees(self._lower.path, self._tree, unchanged_before_ns=self._copied_ns)
         apply_entries(changes, self._incoming.directory)
         copy_root_looks(self._tree, self._incoming.directory)
@@ -86,14 +56,9 @@ class NativeActive:
         return self._incoming.commit()
 
     def discard(self) -> None:
-        self._close()
+        self._mounted.close()
         self._lower.close()
         self._incoming.discard()
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
     def __enter__(self) -> NativeActive:
         return self
@@ -117,8 +82,9 @@ class Native(LayerDirs):
             incoming.discard()
             raise
 
-    def view(self, layers: Sequence[LayerDir]) -> NativeView:
-        return NativeView(merge(self, layers))
+    def view(self, layers: Sequence[LayerDir]) -> View:
+        merged = merge(self, layers)
+        return View(_mounted(merged.path, read_only=True), merged)
 
 
 def _mounted(folder: str, *, read_only: bool) -> int:

@@ -11,14 +11,13 @@ from inlay.archive.tidy import tidy_layer
 from inlay.rootless import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
-from inlay.snapshot.snapshotter import LayerDirs, copy_root_looks
+from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from inlay.snapshot.merged import Merged
     from inlay.snapshot.snapshotter import Incoming, LayerDir
 
 _MAX_LAYERS = 500  # the kernel's own limit
@@ -28,44 +27,13 @@ _OPTIONS = (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off"))
 with no other `redirect_dir` than this."""
 
 
-class OverlayView:
-    """Layers, mounted read-only."""
-
-    __slots__ = ("_fd", "_merged")
-
-    def __init__(self, fd: int, merged: Merged | None) -> None:
-        self._fd = fd
-        self._merged = merged
-
-    @property
-    def fd(self) -> int:
-        return self._fd
-
-    @property
-    def path(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        if self._merged is not None:
-            self._merged.close()
-
-    def __enter__(self) -> OverlayView:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class OverlayActive:
     """Layers with a new one on top, mounted to be written."""
 
     __slots__ = ("_incoming", "_layers", "_mounted", "_snapshotter")
 
     def __init__(
-        self, snapshotter: Overlay, incoming: Incoming, layers: Sequence[LayerDir], mounted: OverlayView
+        self, snapshotter: Overlay, incoming: Incoming, layers: Sequence[LayerDir], mounted: View
     ) -> None:
         self._snapshotter = snapshotter
         self._incoming = incoming
@@ -119,7 +87,7 @@ class Overlay(LayerDirs):
             if not layers:
                 # Not overlayfs: it would mark every folder as hiding what is below, and this layer may be
                 # put on others.
-                mounted = OverlayView(_bind(incoming.directory), None)
+                mounted = View(_bind(incoming.directory))
             else:
                 copy_root_looks(self.upper(layers[-1]), incoming.directory)
                 os.mkdir(f"{incoming.folder}/work", 0o711)
@@ -129,15 +97,15 @@ class Overlay(LayerDirs):
             raise
         return OverlayActive(self, incoming, layers, mounted)
 
-    def view(self, layers: Sequence[LayerDir]) -> OverlayView:
+    def view(self, layers: Sequence[LayerDir]) -> View:
         self.open()
         if not layers:
             fd = _bind(f"{self.root}/empty")
             make_read_only(fd)
-            return OverlayView(fd, None)
+            return View(fd)
         return self._mount(layers, "")
 
-    def _mount(self, layers: Sequence[LayerDir], changes: str) -> OverlayView:
+    def _mount(self, layers: Sequence[LayerDir], changes: str) -> View:
         """Mount `layers`, and for writing the folder `changes` (inside the root) on top of them.
 
         A layer that stands in them twice counts where it is uppermost: overlayfs refuses a folder twice, and
@@ -151,7 +119,7 @@ class Overlay(LayerDirs):
             lowers = list(reversed(names or [f"{layer}/fs" for layer in layers]))
             if len(lowers) == 1 and not changes:
                 lowers.append("empty")  # overlayfs wants at least two folders
-            return OverlayView(self._mount_folders(lowers, changes), merged)
+            return View(self._mount_folders(lowers, changes), merged)
         except BaseException:
             if merged is not None:
                 merged.close()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
+    from inlay.snapshot.merged import Merged
+
 LayerDir = str
 """The id of a complete layer directory."""
 
@@ -40,21 +42,35 @@ class Usage(NamedTuple):
     files: int
 
 
-class View(Protocol):
-    """A tree to read. `fd` is a detached mount where that is possible, else a folder."""
+class View:
+    """A tree to read. `fd` is a detached mount where that is possible, else a folder; -1 once it is closed."""
 
-    @property
-    def fd(self) -> int: ...
+    __slots__ = ("_merged", "fd")
+
+    def __init__(self, fd: int, merged: Merged | None = None) -> None:
+        """`merged`: the tree that this is of, if it is one that several layers were copied into."""
+        self.fd = fd
+        self._merged = merged
+
     @property
     def path(self) -> str:
         """A name for it that works in this process while it is open."""
-        ...
+        return f"/proc/self/fd/{self.fd}"
 
-    def close(self) -> None: ...
-    def __enter__(self) -> View: ...
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self._merged is not None:
+            self._merged.close()
+
+    def __enter__(self) -> View:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 class Active(Protocol):
