@@ -1,4 +1,5 @@
-"""What every snapshotter does: one suite, run against overlayfs (both ways to mount it) and copies."""
+"""What every snapshotter does: one suite, run against overlayfs (both ways to mount it) and copies, these also where
+overlayfs is what they lie on, as in most containers."""
 
 from __future__ import annotations
 
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inlay.archive.diff import all_entries
+from inlay.archive.layer import apply_entries
+from inlay.archive.tar import DIRECTORY, Entry
+from inlay.rootless import in_user_namespace
 from inlay.snapshot.native import Native
 from inlay.snapshot.overlay import Overlay, overlay_works
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from inlay.snapshot.snapshotter import LayerDir, Snapshotter
@@ -24,16 +29,27 @@ SNAPSHOTTERS: dict[str, Callable[[str], Snapshotter]] = {
     "overlay": Overlay,
     "overlay-mount2": lambda root: Overlay(root, append=False),
     "native": Native,
+    "native-on-overlay": Native,
 }
 
 
 @pytest.fixture(params=SNAPSHOTTERS)
-def snapshotter(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshotter:
+def snapshotter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Snapshotter]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if request.param != "native" and (reason := overlay_works(str(tmp_path / "probe"))):
         pytest.skip(f"overlayfs does not work here: {reason}")
-    return SNAPSHOTTERS[request.param](str(tmp_path / "snapshots"))
+    root = tmp_path / "snapshots"
+    if request.param != "native-on-overlay":
+        yield SNAPSHOTTERS[request.param](str(root))
+        return
+    for folder in (root, *(tmp_path / name for name in ("lower", "upper", "work"))):
+        folder.mkdir()
+    options = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
+    options += ",userxattr" if in_user_namespace() else ""
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", root], check=True)
+    yield Native(str(root))
+    subprocess.run(["umount", "-l", root], check=True)
 
 
 def layer(snapshotter: Snapshotter, below: Iterable[LayerDir] = (), **files: str | None) -> LayerDir:
@@ -86,6 +102,24 @@ def test_a_folder_made_anew_does_not_show_what_was_in_the_old_one(snapshotter: S
         two = active.commit()
     with snapshotter.view([one, two]) as view:
         assert os.listdir(f"{view.path}/folder") == ["new"]
+
+
+def test_layers_of_archives_hide_what_they_say(snapshotter: Snapshotter) -> None:
+    with snapshotter.prepare([]) as active:
+        for folder in ("opaque", "other"):
+            os.mkdir(f"{active.path}/{folder}")
+            os.mknod(f"{active.path}/{folder}/lower")
+        one = active.commit()
+    files = (b"opaque/.wh..wh..opq", b"opaque/new", b".wh.other")
+    with snapshotter.receive() as incoming:
+        entries = [Entry(b"opaque", DIRECTORY, 0o755), *(Entry(name) for name in files)]
+        apply_entries(entries, incoming.directory)
+        two = incoming.commit()
+    with snapshotter.view([one, two]) as view:
+        assert os.listdir(view.path) == ["opaque"]
+        assert os.listdir(f"{view.path}/opaque") == ["new"]
+    said = sorted(entry.name for entry in all_entries(snapshotter.upper(two)))
+    assert said == sorted([b"opaque", *files])
 
 
 def test_a_layer_may_stand_in_a_stack_more_than_once(snapshotter: Snapshotter) -> None:

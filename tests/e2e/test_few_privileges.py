@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inlay.executor import defaults
+from ordinary import GID, UID
 from running import Outcome
 
 if TYPE_CHECKING:
@@ -88,6 +89,30 @@ def test_root_with_dockers_capabilities_builds_in_a_namespace_of_the_same_ids(
     all_of_them = run(*BUILD, "--root", str(tmp_path / "all"), "-t", "x", str(context))
     assert digest_of(few) == digest_of(all_of_them)
     assert "WARN" not in few.err
+
+
+@pytest.mark.parametrize("who", ["root", "root as in docker", "user"])
+def test_a_store_on_overlayfs_as_in_most_containers_works_by_copies(
+    context: Path, users: Callable[..., User], tmp_path: Path, who: str
+) -> None:
+    user = users()
+    store = (user.home if who == "user" else tmp_path) / "over"
+    for folder in (store, *(tmp_path / name for name in ("lower", "upper", "work"))):
+        folder.mkdir()
+    dirs = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
+    subprocess.run(["mount", "-t", "overlay", "-o", dirs, "overlay", store], check=True)
+    try:
+        os.chown(store, *((UID, GID) if who == "user" else (0, 0)))
+        options = ["--root", str(store), "-t", "x"]
+        if who == "user":
+            done = user.inlay(*BUILD[len(INLAY) :], *options, str(user.give(context)), env=EPOCH)
+        else:
+            done = run(*(AS_IN_DOCKER if "docker" in who else ()), *BUILD, *options, str(context))
+    finally:
+        subprocess.run(["umount", "-l", store], check=True)
+    all_of_them = run(*BUILD, "--root", str(tmp_path / "all"), "-t", "x", str(context))
+    assert digest_of(done) == digest_of(all_of_them)
+    assert "every step copies its whole file system, because overlayfs cannot write to" in done.err
 
 
 def test_where_proc_is_hidden_in_part_steps_do_not_see_what_is_hidden_or_what_others_have(

@@ -146,7 +146,7 @@ class _Walk:
 
     def _visit(self, folder: _Folder, name: bytes) -> Iterator[Entry]:
         upper = lstat(name, folder.upper)
-        if upper is not None and stat.S_ISSOCK(upper.st_mode):
+        if upper is not None and stat.S_ISSOCK(upper.st_mode) and not whiteout.is_whiteout(upper):
             return
         lower = lstat(name, folder.lower) if folder.lower >= 0 else None
         if upper is None or whiteout.is_whiteout(upper):

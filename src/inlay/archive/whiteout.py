@@ -5,6 +5,9 @@ In archives names say it (OCI image spec, layer.md), in layer directories what o
     a removed file             an empty file `.wh.<name>`          a character device 0:0 called `<name>`
     a folder that hides        an empty file `.wh..wh..opq`        xattr `trusted.overlay.opaque` = `y` on it
     the one below              in it                               (`user.overlay.opaque` in a user namespace)
+
+Where such devices cannot be made, as on overlayfs itself, an empty socket without any permission and from 1970 stands
+for one: no layer has sockets.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
 def is_whiteout(status: os.stat_result) -> bool:
     """Whether a file of a layer directory stands for one that is gone."""
+    if stat.S_ISSOCK(status.st_mode):
+        return not stat.S_IMODE(status.st_mode) and not status.st_mtime_ns
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
@@ -45,7 +50,9 @@ def mark_opaque(folder: int | bytes | str) -> None:
     """
     try:
         os.setxattr(folder, TRUSTED_OPAQUE, b"y")
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
         os.setxattr(folder, USER_OPAQUE, b"y")
 
 
@@ -61,4 +68,8 @@ def unmark_opaque(folder: int | bytes | str) -> None:
 
 def make_whiteout(name: bytes, dir_fd: int) -> None:
     """Make the file in a layer directory that says that `name` is gone."""
-    os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+    except PermissionError:
+        os.mknod(name, stat.S_IFSOCK, dir_fd=dir_fd)
+        os.utime(name, ns=(0, 0), dir_fd=dir_fd, follow_symlinks=False)

@@ -195,7 +195,8 @@ def overlay_works(root: str) -> str | None:
         finally:
             overlay.remove(layer)
     except OSError as error:
-        return str(error)
+        reason = os.strerror(error.errno or 0).lower()
+        return f"overlayfs cannot write to the file system of {root}: {reason}"
 
 
 def _try_changes(tree: str, changes: str) -> str | None:
