@@ -279,6 +279,15 @@ def test_require_cached_runs_and_pushes_nothing(project: Project, docker_registr
     project.build("--require-cached", "-t", name, "--push")
 
 
+def test_require_cached_names_the_step_whose_inline_document_has_changed(project: Project) -> None:
+    project.replace("COPY src/ /src/\n", "COPY src/ /src/\nCOPY <<E /src/c\none\nE\n")
+    project.build()
+    project.replace("one", "two")
+    report = project.build("--require-cached", code=3)
+    assert block(report, 7)[0] == "what it takes from its inline document has changed"
+    assert report.endswith("inlay: 3 steps are not in the cache\n")
+
+
 def test_a_failing_build_is_explained_too(project: Project) -> None:
     project.build()
     project.replace("cat /src/* > /all", "cat /src/* > /all && false")

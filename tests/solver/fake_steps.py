@@ -57,6 +57,7 @@ class Step:
     ) -> None:
         self.log, self.digest, self.value, self.inputs = log, name, value, inputs
         self.is_source = not inputs if is_source is None else is_source
+        self.is_instruction = not self.is_source
         self.ignore_cache, self.fn, self.outputs = ignore_cache, fn, outputs
         self.delay, self.meets = delay, meets
         self.map = CacheMap(

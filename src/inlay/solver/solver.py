@@ -54,7 +54,7 @@ class NotCached(SolveError):
 class Solver(Generic[R]):
     """One solve of one graph: ask `solve` once, with all targets.
 
-    `clock` gives nanoseconds since 1970, for the records. With `require_cached` only sources are run. `more` is
+    `clock` gives nanoseconds since 1970, for the records. With `require_cached` no instruction is run. `more` is
     asked when steps are known and their results are not: it returns whether records came to the index.
     """
 
@@ -336,7 +336,7 @@ class Solver(Generic[R]):
         keys = await self._keys(edge)
         if solved := await self._load(edge, keys):
             return solved
-        if self._require_cached and not vertex.is_source:
+        if self._require_cached and vertex.is_instruction:
             self._missing.append(vertex)
         inputs = await gather([self._result(below) for below in vertex.inputs])
         contents = await gather([self._content(vertex, i) for i in range(len(inputs))])
@@ -345,7 +345,7 @@ class Solver(Generic[R]):
             more = await self._known_by_content(edge, contents)
             if solved := await self._load(edge, more - keys):
                 return solved
-        if self._require_cached and not vertex.is_source:
+        if self._require_cached and vertex.is_instruction:
             raise NotCached([vertex])
         return await self._run(edge, inputs, contents)
 

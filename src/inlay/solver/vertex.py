@@ -25,6 +25,10 @@ class Vertex(Protocol[R]):
         has no inputs either."""
 
     @property
+    def is_instruction(self) -> bool:
+        """Whether somebody wrote it as a step, rather than that it brings in or prepares what one takes."""
+
+    @property
     def ignore_cache(self) -> bool:
         """Run even if a record exists; what comes out is recorded all the same."""
 
