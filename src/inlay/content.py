@@ -112,16 +112,6 @@ class ContentStore:
         digest = Digest.parse(digest)
         return f"{self.root}/blobs/{digest.algorithm}/{digest.hex}"
 
-    def exists(self, digest: Digest) -> bool:
-        return os.path.isfile(self.path(digest))
-
-    def size(self, digest: Digest) -> int:
-        """Bytes of the blob. Raises `BlobNotFound`."""
-        try:
-            return os.stat(self.path(digest)).st_size
-        except FileNotFoundError:
-            raise _missing(digest, self.root) from None
-
     def open(self, digest: Digest) -> BinaryIO:
         """Open the blob's file, unverified and unbuffered. Raises `BlobNotFound`."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inlay.digest import Digest
 from inlay.oci.descriptor import OCI_LAYER_GZIP, Descriptor
-from inlay.solver.keys import CONTENT, decisive, output_key, stack
+from inlay.solver.keys import CONTENT, output_key, stack
 
 
 def test_an_output_is_named_as_buildkit_names_it() -> None:
@@ -20,12 +20,6 @@ def test_an_output_is_named_as_buildkit_names_it() -> None:
 def test_a_random_digest_gives_a_random_key() -> None:
     assert output_key("random:abc", 0) == "random:abc"
     assert output_key("random:abc", 1).startswith("random:abc")
-
-
-def test_content_decides_where_it_is_known() -> None:
-    assert decisive([("definition", "sel"), ("content", "")]) == [("content", "")]
-    assert decisive([("manifest", "sel"), ("layers", "sel")]) == [("manifest", "sel"), ("layers", "sel")]
-    assert decisive([("manifest", ""), ("layers", "")]) == [("manifest", ""), ("layers", "")]
 
 
 def test_a_chain_gives_its_layers_lowest_first() -> None:

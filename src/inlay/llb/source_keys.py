@@ -21,16 +21,12 @@ def source_digest(key: str) -> Digest:
     return Digest.of(f"buildkit.source.v0:{key}")
 
 
-def image_keys(
-    digest: Digest, platform: Platform, chain: Digest | str, layer_limit: int | None = None
-) -> tuple[str, str]:
+def image_keys(digest: Digest, platform: Platform, chain: Digest | str) -> tuple[str, str]:
     """The two keys of an image: by what its reference resolves to (an index, if it is one) and by its layers.
 
-    `chain` is the chain id of its layers, up to `layer_limit`; where it is empty both keys are the first.
+    `chain` is the chain id of its layers; where it is empty both keys are the first.
     """
     fields: dict[str, object] = {"Digest": digest, **platform_fields(platform)}
-    if layer_limit is not None:
-        fields["Limit"] = layer_limit
     by_reference = Digest.of(gojson.dumps(fields))
     return by_reference, chain or by_reference
 

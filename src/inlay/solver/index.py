@@ -343,6 +343,8 @@ def _imported_key(digest: str, ways: Sequence[Sequence[Link]], memory: Memory) -
         if 0 < len(found) < MANY:
             return min(found)
         return derived_key(digest, [[(link.source, link.selector)]])
+    # A link from a content key has no selector, and says exactly what went in; one from a definition key only says
+    # what did so some day. Where there is no content key all links are of one standing.
     deciding = [[link for link in way if not link.selector] or way for way in ways]
     if common := _common((memory,), deciding, most=MANY):
         return min(common)

@@ -162,18 +162,9 @@ def is_random(key: str) -> bool:
     return key.startswith(RANDOM)
 
 
-def decisive(links: Iterable[tuple[KeyId, str]]) -> list[tuple[KeyId, str]]:
-    """Of the links (source, selector) through which one input leads to a key, those that decide what it is.
-
-    A link from a content key has no selector, and says exactly what went in; one from a definition key
-    only says what did so some day. Where there is no content key all links are of one standing.
-    """
-    links = list(links)
-    return [link for link in links if not link[1]] or links
-
-
 def derived_key(digest: str, inputs: Sequence[Sequence[tuple[KeyId, str]]]) -> KeyId:
-    """Make the id of a new key: `digest` is the `output_key`, `inputs` the decisive links of each input.
+    """Make the id of a new key: `digest` is the `output_key`, `inputs` the links (source, selector) of each input
+    that decide what it is.
 
     Whoever meets the same links makes the same id, be it another process or an import. An input that is
     known by random keys only makes the key random.
