@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 MALFORMED = "syntax error in pattern"
 
 
+def has_wildcard(path: str) -> bool:
+    """Whether `path` has a `*`, `?` or `[` that no backslash precedes."""
+    at = 0
+    while at < len(path):
+        if path[at] in "*?[":
+            return True
+        at += 2 if path[at] == "\\" else 1
+    return False
+
+
 def clean(path: str) -> str:
     """The shortest path that names the same as `path`, by its text alone; `.` for an empty one."""
     parts: list[str] = []

@@ -6,7 +6,7 @@ import stat as mode_bits
 
 from inlay.archive.tree import shown
 from inlay.errors import SolveError, UsageError
-from inlay.patterns import clean, go_match, join
+from inlay.patterns import clean, go_match, has_wildcard, join
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,18 +22,8 @@ def split_wildcards(path: str) -> tuple[str, str]:
     BuildKit: cache/contenthash/checksum.go, vendor/github.com/tonistiigi/fsutil/copy/copy.go.
     """
     parts = (clean(path) if path else "").split("/")
-    plain = next((at for at, part in enumerate(parts) if contains_wildcards(part)), len(parts))
+    plain = next((at for at, part in enumerate(parts) if has_wildcard(part)), len(parts))
     return join(*(part or "/" for part in parts[:plain])), join(*parts[plain:])
-
-
-def contains_wildcards(name: str) -> bool:
-    """Whether an unescaped `*`, `?` or `[` is in `name`."""
-    at = 0
-    while at < len(name):
-        if name[at] in "*?[":
-            return True
-        at += 2 if name[at] == "\\" else 1
-    return False
 
 
 def glob(tree: Tree, pattern: str, *, follow_links: bool) -> Iterator[str]:

@@ -13,9 +13,8 @@ from inlay.dockerfile.sources import git_source, git_url, http_file_name, http_s
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
 from inlay.llb.graph import Notes, ProgressGroup
-from inlay.llb.keys import has_wildcard
 from inlay.llb.ops import Copy, MakeFile, Owner, User
-from inlay.patterns import clean, join
+from inlay.patterns import clean, has_wildcard, join
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from inlay.llb.ops import (
     Op,
 )
 from inlay.llb.schema import BOOL, BYTES, FIELDS, INT, INTS, MESSAGE, STRING, STRINGS, USER
+from inlay.patterns import clean, has_wildcard
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _exec_inputs(op: ExecOp, count: int) -> tuple[InputKey, ...]:
             continue
         if not 0 <= mount.input < count:
             raise SolveError(f"the mount at {mount.dest} wants input {mount.input} of {count}")
-        path = clean_path("/" + mount.selector)
+        path = clean("/" + mount.selector)
         selected[mount.input].append(path)
         by_content[mount.input] = _counts_by_content(mount, path)
     return tuple(
@@ -346,31 +347,8 @@ def _file_input(selectors: list[ContentSelector]) -> InputKey:
     return InputKey(Digest.of(b"\0".join(paths)), tuple(content), guard)
 
 
-def has_wildcard(path: str) -> bool:
-    """True where `path` has a `*`, `?` or `[` that no backslash precedes."""
-    position = 0
-    while position < len(path):
-        if path[position] == "\\":
-            position += 1
-        elif path[position] in "*?[":
-            return True
-        position += 1
-    return False
-
-
 def base_name(path: str) -> str:
     """Go's `path.Base`: `/` stays, nothing becomes `.`, slashes at the end do not count."""
     if not path:
         return "."
     return path.rstrip("/").rpartition("/")[2] or "/"
-
-
-def clean_path(path: str) -> str:
-    """Go's `path.Clean` of a path that begins with a slash."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)

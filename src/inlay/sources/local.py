@@ -14,9 +14,9 @@ import stat as mode_bits
 
 from inlay.archive.digestmemory import file_keys
 from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
-from inlay.archive.walking import contains_wildcards, matches_quietly, may_except_below, may_match_below
+from inlay.archive.walking import matches_quietly, may_except_below, may_match_below
 from inlay.errors import SourceError
-from inlay.patterns import PatternMatcher, clean
+from inlay.patterns import PatternMatcher, clean, has_wildcard
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class _Links:
             if not place.is_folder or not name:
                 return []
             with self._tree.enter_place(place) as folder:
-                if contains_wildcards(name):
+                if has_wildcard(name):
                     names = [item for item, _, _ in self._tree.entries(folder) if matches_quietly(name, item)]
                 else:
                     names = [name]
