@@ -14,6 +14,7 @@ from _collections_abc import Mapping
 from inlay import json
 from inlay.digest import is_digest, text_sha256
 from inlay.errors import CacheError
+from inlay.oci.image import MOST_VALUES, count_values
 from inlay.solver.keys import Chain, RecordNode
 from inlay.timestamp import GO_ZERO, is_time
 from inlay.typing import TYPE_CHECKING, NamedTuple
@@ -199,6 +200,8 @@ def parse_records(raw: bytes, layers: Sequence[str]) -> CacheConfig:
 
 
 def _decode(raw: bytes) -> object:
+    if count_values(raw) > MOST_VALUES:
+        raise CacheError(f"the cache config has more than {MOST_VALUES:,} JSON values")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:

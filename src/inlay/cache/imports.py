@@ -14,14 +14,14 @@ from inlay.cache.config import graph_of, parse_config
 from inlay.cache.inline import import_inline
 from inlay.errors import CacheError, InlayError
 from inlay.oci.descriptor import CACHE_CONFIG, INDEXES, MANIFESTS
-from inlay.oci.image import ImageConfig, Index, Manifest
+from inlay.oci.image import MOST_VALUES, ImageConfig, Index, Manifest, count_values
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
 from inlay.tasks import in_thread, start_thread
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
@@ -31,12 +31,39 @@ if TYPE_CHECKING:
     from inlay.solver.keys import RecordGraph
     from inlay.sources.places import Place, Places
 
-CONFIG_LIMIT = 64 << 20
-"""A cache config, or an image config with an inline cache, is read up to this many bytes."""
+CONFIG_LIMIT = 8 << 20
+"""A cache config, or an image config with an inline cache, is read up to this many bytes: 20,000 records and more.
+BuildKit takes cache configs of 1 MiB, and what is larger than this is no image to inlay elsewhere either."""
 _MAX_MANIFESTS = 200
 _MAX_REFERRERS = 8
 TIMEOUT_S = 60.0
 """A cache whose manifests and records did not come within this time is done without."""
+
+
+class Allowance:
+    """What all configs of one cache may take together, of whatever platforms: twice what one of them may."""
+
+    __slots__ = ("_bytes", "_values")
+
+    def __init__(self) -> None:
+        self._bytes = 2 * CONFIG_LIMIT
+        self._values = 2 * MOST_VALUES
+
+    @property
+    def is_spent(self) -> bool:
+        return self._bytes < 0 or self._values < 0
+
+    def admit(self, raw: bytes) -> bytes:
+        """Count `raw`, and return it. Raises `CacheError` where it is too much; what is too much on its own is left
+        to be refused by whoever decodes it."""
+        values = count_values(raw)
+        self._bytes -= len(raw)
+        self._values -= values if values <= MOST_VALUES else 0
+        if self.is_spent:
+            raise CacheError(
+                f"its configs have together more than {2 * CONFIG_LIMIT >> 20} MiB or {2 * MOST_VALUES:,} JSON values"
+            )
+        return raw
 
 
 class Imported(NamedTuple):
@@ -70,7 +97,7 @@ def _import(option: Option, places: Places, emit: Callable[[Event], None]) -> li
             place, tag = _place(option, places, abort)
             top = place.images.fetch_manifest(tag)
             if (cache := _cache_manifest(top)) is not None:
-                return [Imported(_read_config(place, *cache))]
+                return [Imported(_read_config(place, *cache, Allowance()))]
             return [
                 Imported(graph, _beside_of(option, places, manifest.digest, emit))
                 for manifest, _, graph in _inline_graphs(
@@ -134,9 +161,10 @@ def _cache_manifest(top: Manifest | Index) -> tuple[Descriptor, tuple[Descriptor
     return configs[-1], tuple(blob for blob in top.manifests if blob.media_type != CACHE_CONFIG)
 
 
-def _read_config(place: Place, config: Descriptor, layers: Iterable[Descriptor]) -> RecordGraph:
-    parsed = parse_config(place.images.read_blob(config, CONFIG_LIMIT))
-    layers = list(layers)
+def _read_config(
+    place: Place, config: Descriptor, layers: Sequence[Descriptor], allowance: Allowance
+) -> RecordGraph:
+    parsed = parse_config(allowance.admit(place.images.read_blob(config, CONFIG_LIMIT)))
     if [layer.blob for layer in parsed.layers] == [layer.digest for layer in layers]:
         return graph_of(parsed, layers, place)  # one for one, so that equal blobs keep their own times
     return graph_of(parsed, {str(layer.digest): layer for layer in layers}, place)
@@ -146,14 +174,18 @@ def _inline_graphs(
     place: Place, top: Manifest | Index, warn: Callable[[str], None]
 ) -> Iterator[tuple[Manifest, ImageConfig, RecordGraph]]:
     """The inline caches of all images that `top` leads to, whatever their platform."""
+    allowance = Allowance()
     for manifest in _image_manifests(place, top):
         if not manifest.layers or manifest.config.media_type == CACHE_CONFIG:
             continue
-        config = ImageConfig.parse(place.images.read_blob(manifest.config, CONFIG_LIMIT))
+        raw = place.images.read_blob(manifest.config, CONFIG_LIMIT)
         try:
-            graph = import_inline(config, manifest.layers, place, warn=warn)
+            config = ImageConfig.parse(allowance.admit(raw))
+            graph = import_inline(config, manifest.layers, place, warn=warn, admit=allowance.admit)
         except CacheError as error:
             warn(str(error))
+            if allowance.is_spent:
+                return
             continue
         if graph is not None:
             yield manifest, config, graph
@@ -170,6 +202,7 @@ def _beside(
 ) -> list[RecordGraph]:
     """The caches whose subject is the manifest `image`."""
     graphs = []
+    allowance = Allowance()
     name = option.get("ref") or option.get("src")
     try:
         title = f"importing cache of other stages from {name}@{image}"
@@ -178,7 +211,7 @@ def _beside(
             for descriptor in place.images.referrers(image, CACHE_CONFIG)[-_MAX_REFERRERS:]:
                 cache = _cache_manifest(place.images.fetch_manifest(descriptor.digest))
                 if cache is not None:
-                    graphs.append(_read_config(place, *cache))
+                    graphs.append(_read_config(place, *cache, allowance))
     except (InlayError, OSError, ValueError, RecursionError) as error:
         from inlay.progress.events import Warned
 
@@ -187,19 +220,18 @@ def _beside(
 
 
 def _image_manifests(place: Place, top: Manifest | Index) -> Iterator[Manifest]:
-    todo: list[Manifest | Index] = [top]
+    todo: list[Manifest | Index | Digest] = [top]
     for _ in range(_MAX_MANIFESTS):
         if not todo:
             return
         manifest = todo.pop(0)
+        if isinstance(manifest, str):
+            manifest = place.images.fetch_manifest(manifest)
         if isinstance(manifest, Manifest):
             yield manifest
             continue
-        todo += [
-            place.images.fetch_manifest(descriptor.digest)
-            for descriptor in manifest.manifests[:_MAX_MANIFESTS]
-            if descriptor.media_type in (*MANIFESTS, *INDEXES)
-        ]
+        found = [each.digest for each in manifest.manifests if each.media_type in (*MANIFESTS, *INDEXES)]
+        todo += found[: _MAX_MANIFESTS - len(todo)]
 
 
 def find_caches(option: Option, places: Places, *, warn: Callable[[str], None]) -> Iterator[Found]:
@@ -210,12 +242,13 @@ def find_caches(option: Option, places: Places, *, warn: Callable[[str], None]) 
         top = place.images.fetch_manifest(tag)
         if (cache := _cache_manifest(top)) is not None:
             form = "image-manifest" if isinstance(top, Manifest) else "index"
-            yield Found(form, top.digest, cache[0], _read_config(place, *cache))
+            yield Found(form, top.digest, cache[0], _read_config(place, *cache, Allowance()))
             return
+        allowance = Allowance()
         for manifest, config, graph in _inline_graphs(place, top, warn):
             yield Found("inline", manifest.digest, manifest.config, graph, str(config.platform))
             for descriptor in place.images.referrers(manifest.digest, CACHE_CONFIG)[-_MAX_REFERRERS:]:
                 beside = place.images.fetch_manifest(descriptor.digest)
                 if (cache := _cache_manifest(beside)) is not None:
-                    graph = _read_config(place, *cache)
+                    graph = _read_config(place, *cache, allowance)
                     yield Found("beside", descriptor.digest, cache[0], graph, str(config.platform))

@@ -103,11 +103,17 @@ def _field(config: ImageConfig) -> bytes | None:
 
 
 def import_inline(
-    config: ImageConfig, layers: Sequence[Descriptor], provider: object, *, warn: Callable[[str], None]
+    config: ImageConfig,
+    layers: Sequence[Descriptor],
+    provider: object,
+    *,
+    warn: Callable[[str], None],
+    admit: Callable[[bytes], object] = len,
 ) -> RecordGraph | None:
     """The record graph in `config` of an image with `layers`; None where it carries none.
 
-    `provider` is where the image's blobs are. Raises `CacheError` where the records are not well-formed.
+    `provider` is where the image's blobs are; `admit` is given the records before they are decoded, and may refuse
+    them. Raises `CacheError` where the records are not well-formed.
     """
     raw = _field(config)
     if raw is None or not layers:
@@ -115,6 +121,7 @@ def import_inline(
     if len(config.diff_ids) != len(layers):
         warn("an inline cache is not used: its image's config and manifest have not as many layers")
         return None
+    admit(raw)
     parsed = parse_records(raw, [str(layer.digest) for layer in layers])
     # BuildKit gives equal blobs the times of the last one, and its image changes; here each keeps its own.
     return graph_of(parsed, _annotated(config, layers), provider)

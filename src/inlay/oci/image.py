@@ -22,6 +22,11 @@ INLINE_CACHE_PROPOSED = "moby.buildkit.buildcache"
 """The name under which the feature was first proposed; read, never written."""
 
 
+MOST_VALUES = 200_000
+"""A document of more JSON values is not decoded, however few its bytes: they take up to 250 bytes each."""
+_NO_VALUE = bytes({*range(256)} - {*b",[{"})
+
+
 class Manifest(NamedTuple):
     """One image for one platform, or one cache: a config and layers, lowest first."""
 
@@ -107,6 +112,8 @@ class ImageConfig(NamedTuple):
 
 def parse_object(raw: bytes, what: str) -> dict[str, Any]:
     """Decode a JSON object; raise `ContentError` that names `what` it should have been."""
+    if count_values(raw) > MOST_VALUES:
+        raise ContentError(f"the {what} has more than {MOST_VALUES:,} JSON values")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -114,6 +121,11 @@ def parse_object(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ContentError(f"the {what} is not a JSON object")
     return value
+
+
+def count_values(raw: bytes) -> int:
+    """How many JSON values `raw` has at most; those of less than `MOST_VALUES` bytes are not counted."""
+    return len(raw.translate(None, _NO_VALUE)) + 1 if len(raw) > MOST_VALUES else len(raw)
 
 
 def parse_manifest(raw: bytes, media_type: str = "") -> Manifest | Index:
