@@ -7,7 +7,7 @@ import os
 
 from inlay.digest import Digest
 from inlay.dockerfile.resolver import ResolvedImage, Resolver
-from inlay.errors import DockerfileError, InlayError, SolveError, UsageError
+from inlay.errors import DockerfileError, InlayError, SolveError, SourceError, UsageError
 from inlay.llb.ops import SourceOp
 from inlay.platform import host, parse_wanted
 from inlay.progress.events import Warned
@@ -112,11 +112,10 @@ class Frontend:
             paths = [os.path.join(context.dockerfile_folder, each) for each in names]
             return _read(next((path for path in paths if os.path.exists(path)), paths[0]), name)
         assert self._tree is not None
-        from inlay.sources.contexts import read_file
         from inlay.sources.http import shown_url
 
         for each in names:
-            text = read_file(self._tree, each, DOCKERFILE_LIMIT)
+            text = _read_in(self._tree, each)
             if text is not None:
                 return text
         place = "the archive on standard input" if context.upload else shown_url(context.url)
@@ -268,7 +267,7 @@ class Frontend:
         return source
 
     def _local(self, op: SourceOp) -> SourceAction:
-        from inlay.sources.contexts import LocalSource
+        from inlay.sources.local import LocalSource
 
         return LocalSource(op, self._folders, self.memory)
 
@@ -373,3 +372,18 @@ def _read(path: str, name: str) -> bytes:
     if len(data) > DOCKERFILE_LIMIT:
         raise UsageError(f"{name} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
     return data
+
+
+def _read_in(tree: Tree, path: str) -> bytes | None:
+    """A Dockerfile in a tree, links followed within it; None where there is none. Raises `SourceError`."""
+    import stat
+
+    from inlay.archive.tree import shown as printable
+
+    with tree.resolve(path, follow_last=True) as place:
+        if place.stat is None or place.parent is None or not stat.S_ISREG(place.stat.st_mode):
+            return None
+        if place.stat.st_size > DOCKERFILE_LIMIT:
+            raise SourceError(f"{printable(path)} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
+        with open(tree.open(place.parent, place.name), "rb") as file:
+            return file.read(DOCKERFILE_LIMIT)

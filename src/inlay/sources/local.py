@@ -1,9 +1,9 @@
-"""A build context: a folder of the user's, of which a part is in.
+"""A `local://` source: a build context, which is a folder of the user's, of which a part is in.
 
 What is in is what BuildKit's client would send: not what `.dockerignore` excludes, and only what the
 Dockerfile names. Owners are always 0:0. Nothing is copied, all is read in place, and no link is followed
 out of the folder.
-BuildKit: session/filesync, vendor/github.com/tonistiigi/fsutil/{fs,filter,followlinks,stat}.go.
+BuildKit: source/local, session/filesync, vendor/github.com/tonistiigi/fsutil/{fs,filter,followlinks,stat}.go.
 """
 
 from __future__ import annotations
@@ -12,19 +12,57 @@ import errno
 import os
 import stat as mode_bits
 
+from inlay import json
 from inlay.archive.digestmemory import file_keys
 from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
 from inlay.archive.walking import matches_quietly, may_except_below, may_match_below
+from inlay.digest import Digest
 from inlay.errors import SourceError
 from inlay.patterns import PatternMatcher, clean, has_wildcard
+from inlay.refs.ref import ContextRef
+from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from inlay.archive.digestmemory import DigestMemory
+    from inlay.llb.ops import SourceOp
 
 _IN, _MAYBE, _OUT = "in", "perhaps for what is below", "out"
+
+
+class LocalSource:
+    """One `local://` op. Its key means something in this build only, so that no cache can hold it."""
+
+    def __init__(self, op: SourceOp, folders: Mapping[str, str], memory: DigestMemory | None) -> None:
+        self._op = op
+        self._folders = folders
+        self._memory = memory
+
+    async def digests(self) -> tuple[str, ...]:
+        return (f"random:{Digest.of(repr(self._op)).hex}",)
+
+    async def fetch(self) -> ContextRef:
+        return ContextRef(await in_thread(self._context))
+
+    def _context(self) -> LocalContext:
+        name = self._op.identifier.partition("://")[2]
+        path = self._folders.get(name)
+        if path is None:
+            raise SourceError(f"no folder was given for the context {name}")
+        return LocalContext(
+            path,
+            exclude_patterns=_patterns(self._op, "local.excludepatterns") or (),
+            include_patterns=_patterns(self._op, "local.includepattern") or (),
+            follow_paths=_patterns(self._op, "local.followpaths"),
+            memory=self._memory,
+        )
+
+
+def _patterns(op: SourceOp, name: str) -> list[str] | None:
+    text = op.attr(name)
+    return json.loads(text) if text else None
 
 
 class LocalContext(Tree):
