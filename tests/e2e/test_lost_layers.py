@@ -197,6 +197,37 @@ def test_a_layer_that_is_lost_while_it_is_pushed_is_made_again(
         assert "sha256:" + hashlib.sha256(fake.blobs[layer["digest"]]).hexdigest() == layer["digest"]
 
 
+@pytest.mark.parametrize("forced", ["", ",compression=zstd,force-compression=true"])
+def test_a_cache_is_exported_without_the_layers_of_an_imported_one_that_are_gone(
+    inlay: Callable[..., Outcome],
+    fake: FakeRegistry,
+    context: Path,
+    cached: list[str],
+    tmp_path: Path,
+    forced: str,
+) -> None:
+    """Those of another stage, which a build in which all is cached has no need of."""
+    image = f"{fake.host}/app:image"
+    assert inlay("build", "--root", str(tmp_path / "one"), "-t", image, "--push", str(context)).code == 0
+    needed = {layer["digest"] for layer in json.loads(fake.manifests["app:image"][1])["layers"]}
+    lost = set(cached) - needed
+    for digest in lost:
+        del fake.blobs[digest]
+    done = inlay(
+        *("build", "--root", str(tmp_path / "two"), "--progress", "plain", "-o", "type=cacheonly"),
+        *("--cache-from", f"{fake.host}/app:cache"),
+        *("--cache-to", f"type=local,dest={tmp_path}/copy,mode=max{forced}", str(context)),
+    )
+    assert (done.code, steps_cached(done)) == (0, 4), done.err
+    assert "the cache is written without the results that need it\n" in done.err
+    fake.blobs.clear()
+    again = inlay(
+        *("build", "--root", str(tmp_path / "three"), "--progress", "plain", "-o", "type=cacheonly"),
+        *("--cache-from", f"type=local,src={tmp_path}/copy", str(context)),
+    )
+    assert (again.code, steps_cached(again)) == (0, 4), again.err
+
+
 @pytest.mark.parametrize("junk", ["junk", "sha256:../../../etc/passwd", "\x1b[31m"])
 def test_what_a_cache_says_of_its_layers_cannot_fail_the_build(
     inlay: Callable[..., Outcome],

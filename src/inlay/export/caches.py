@@ -14,15 +14,16 @@ from inlay.oci.descriptor import DESCRIPTION
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.tasks import in_thread
-from inlay.typing import TYPE_CHECKING, NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from inlay.export.publish import Destination
     from inlay.export.results import Results
     from inlay.progress.events import Event
     from inlay.progress.report import Shown
+    from inlay.refs.ref import Source
     from inlay.request import Option
     from inlay.solver.export import Export
     from inlay.solver.keys import Chain, RecordGraph
@@ -52,14 +53,22 @@ class CacheExporter:
         self._places = places
         self._limiter = limiter
         self._emit = emit
+        self._lost: set[tuple[str, str]] = set()
+        """Blobs of imported results that are not to be had: (location, digest)."""
 
     async def export(self, option: Option, records: Export) -> None:
-        """Write one cache. Raises `ExportError`, `RegistryError`; with `ignore-error=true` only warns."""
+        """Write one cache. Raises `ExportError`, `RegistryError`; with `ignore-error=true` only warns. Raises
+        `BlobLost` where a step can make again what is gone; a result that no step was asked for is left out."""
         try:
             with shown(self._emit, f"exporting cache to {_KINDS[option.type]}") as view:
                 await self._export(option, records, view)
-        except BlobLost:
-            raise
+        except BlobLost as error:
+            here = (error.location, error.digest)
+            if here in self._lost or self._results.can_be_made_again(error):
+                raise
+            self._lost.add(here)
+            self._emit(Warned("", f"{error}; the cache is written without the results that need it"))
+            await self.export(option, records)
         except (InlayError, OSError) as error:
             if option.flag("ignore-error"):
                 self._emit(Warned("", f"the cache was not exported: {error}"))
@@ -72,6 +81,8 @@ class CacheExporter:
         with view.status("preparing build cache for export"):
             chain_of = self._results.chain_of(codec_of(option))
             graph = await with_results(records, chain_of, "max" if option.get("mode") == "max" else "min")
+            if self._lost:
+                graph = _without(graph, self._lost)
             graph = await self._results.forced_results(graph, option)
             cache, graph, left_out = cut(graph, records.targets, lambda rest: _manifest(rest, option))
         if left_out:
@@ -97,6 +108,22 @@ class CacheExporter:
 
         os.makedirs(option.get("dest"), exist_ok=True)
         return _Target(LayoutFolder(option.get("dest")), option.get("tag") or "latest")
+
+
+def _without(graph: RecordGraph, lost: Container[tuple[str, str]]) -> RecordGraph:
+    """`graph` without the results that need a blob of `lost`."""
+
+    def is_whole(chain: Chain) -> bool:
+        return not any(
+            (cast("Source", each.provider).location, str(each.descriptor.digest)) in lost
+            for each in chain.chains()
+            if each.provider is not None
+        )
+
+    return [
+        node._replace(results=tuple(result for result in node.results if is_whole(result[0])))
+        for node in graph
+    ]
 
 
 async def _reset(path: str, view: Shown) -> None:

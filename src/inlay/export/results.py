@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inlay.archive.codecs import Codec
     from inlay.cache.results import ChainOf
     from inlay.content import ContentStore
+    from inlay.errors import BlobLost
     from inlay.export.image import Image
     from inlay.export.plan import Output
     from inlay.export.publish import Blob
@@ -187,6 +188,10 @@ class Results:
     async def _forced(self, ref: Ref, option: Option) -> Ref:
         """`ref`, all of whose layers have blobs, as `option` wants them compressed."""
         return await self._recompressor(option).convert(ref) if option.is_forced else ref
+
+    def can_be_made_again(self, error: BlobLost) -> bool:
+        """Whether a solve without the lost blob would run a step for it."""
+        return self._refs.availability.can_be_made_again(error)
 
     async def forced_results(self, graph: RecordGraph, option: Option) -> RecordGraph:
         """The results of `graph`, as `option` wants their layers compressed."""

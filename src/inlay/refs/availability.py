@@ -159,13 +159,17 @@ class Availability:
             digest=digest,
         )
 
+    def can_be_made_again(self, error: BlobLost) -> bool:
+        """Whether a blob is a cached result's that this build has loaded, and was not given up."""
+        here = (error.location, error.digest)
+        return here in self._cached and here not in self._lost
+
     def give_up(self, error: BlobLost) -> bool:
         """Take it that a blob is not to be had: no result that needs it is loaded from now on. False where
         that is known already, or it is no cached result's, so that trying again is of no use."""
-        here = (error.location, error.digest)
-        if here in self._lost or here not in self._cached:
+        if not self.can_be_made_again(error):
             return False
-        self._lost.add(here)
+        self._lost.add((error.location, error.digest))
         self._sound.clear()
         return True
 
