@@ -80,7 +80,7 @@ def test_join_skips_what_is_empty() -> None:
         ("a", "a\n", False),
     ],
 )
-def test_go_match(pattern: str, name: str, matches: bool) -> None:
+def test_names_match_as_in_go(pattern: str, name: str, matches: bool) -> None:
     assert go_match(pattern, name) is matches
 
 

@@ -218,7 +218,7 @@ class _Build:
     async def _load_context(self) -> None:
         """Fetch the build context where the Dockerfile is in what has to be fetched."""
         if self.request.context == "-" or not os.path.isdir(self.request.context):
-            from inlay.presolve import load_context
+            from inlay.remotecontext import load_context
 
             await load_context(
                 self.frontend,

@@ -97,7 +97,7 @@ async def _load_context(
     frontend: Frontend, store: Store, refs: RefStore, secrets: Secrets, remote: RemoteSources
 ) -> None:
     from inlay.actions.worker import Worker
-    from inlay.presolve import load_context
+    from inlay.remotecontext import load_context
     from inlay.solver.index import CacheIndex
 
     worker = Worker(

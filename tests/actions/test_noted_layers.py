@@ -170,7 +170,7 @@ def described(root: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", [name for name, case in all_cases().items() if case["file_ops"]])
-def test_recorded_file_ops(name: str, tmp_path: Path) -> None:
+def test_recorded_file_ops_give_the_same_layer_noted_or_written(name: str, tmp_path: Path) -> None:
     case = RecordedCase(name, tmp_path)
     unnoted = []
     for number, vertex in enumerate(case.files.values()):
@@ -304,7 +304,7 @@ ACTIONS = st.one_of(
     source=trees(),
     steps=st.lists(st.lists(ACTIONS, min_size=1, max_size=2), min_size=1, max_size=3),
 )
-def test_any_actions(
+def test_any_actions_give_the_same_layer_noted_or_written(
     tmp_path_factory: pytest.TempPathFactory,
     base: list[tuple[str, str, int, tuple[int, int], int, str]] | None,
     source: list[tuple[str, str, int, tuple[int, int], int, str]],

@@ -162,7 +162,7 @@ def test_global_headers_change_nothing_as_in_go() -> None:
     assert [entry.name for entry, _ in read(data)] == [b"f"]
 
 
-def test_base_256_numbers() -> None:
+def test_numbers_are_also_read_in_base_256() -> None:
     uid = b"\x80" + (1 << 40).to_bytes(7, "big")
     mtime = b"\xff" * 11 + b"\xfe"
     ((entry, _),) = read(header(at_108=uid, at_136=mtime) + ONE_DATA_BLOCK)

@@ -28,7 +28,7 @@ def test_times_in_words(seconds: float, words: str) -> None:
     assert ago(0.0) == "never"
 
 
-def test_short_names() -> None:
+def test_digests_and_paths_are_shortened() -> None:
     assert short("sha256:" + "ab" * 32) == "abababababab"
     assert short("/store/mounts/x.0") == "x.0"
     assert short("docker.io/library/app:1") == "docker.io/library/app:1"

@@ -34,7 +34,7 @@ def test_syntax_is_found_in_other_forms_too(text: bytes) -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"[" * 100_000, b'{"syntax": 1}', b"# a\n# syntax=x", b"{" * 100_000]
 )
-def test_no_syntax(text: bytes) -> None:
+def test_what_is_no_syntax_directive(text: bytes) -> None:
     assert detect_syntax(text) is None
 
 

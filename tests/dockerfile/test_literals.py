@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         ("-9223372036854775808ns", -(1 << 63)),
     ],
 )
-def test_durations(text: str, nanoseconds: int) -> None:
+def test_durations_are_read_in_nanoseconds(text: str, nanoseconds: int) -> None:
     assert literals.parse_duration(text) == nanoseconds
 
 
@@ -83,7 +83,7 @@ def test_a_written_duration_is_read_as_it_was(nanoseconds: int) -> None:
         ("0.5k", 512),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_are_read_in_bytes(text: str, size: int) -> None:
     assert literals.parse_size(text) == size
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_size(text: str, message: str) -> None:
         ("a\r\n", ["a"]),
     ],
 )
-def test_lists(text: str, fields: list[str]) -> None:
+def test_lists_are_split_as_csv(text: str, fields: list[str]) -> None:
     assert literals.parse_csv(text) == fields
 
 
@@ -144,7 +144,7 @@ def test_a_limit_without_hard_limit_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["TERM", "sigterm", "9", "SIGRTMIN+15", "RTMAX-14", "-1"])
-def test_signals(text: str) -> None:
+def test_what_is_a_signal(text: str) -> None:
     assert literals.is_signal(text)
 
 
@@ -154,7 +154,7 @@ def test_what_is_no_signal(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["u+x", "+x,g-w", "a=rX", "=u", "ug=rw,o=", "u+s,+t", "u+x-w"])
-def test_symbolic_modes(text: str) -> None:
+def test_what_is_a_symbolic_mode(text: str) -> None:
     assert literals.check_mode(text) is None
 
 

@@ -38,7 +38,7 @@ def test_onbuild_holds_an_instruction_and_its_heredocs() -> None:
     assert chomp_heredoc(node.heredocs[0].content) == "y\n"
 
 
-def test_heredoc_words() -> None:
+def test_a_heredoc_begins_with_two_angle_brackets_and_perhaps_a_descriptor() -> None:
     assert parse_heredoc("3<<E") == Heredoc("E", file_descriptor=3)
     assert parse_heredoc("<<<E") is None
     assert parse_heredoc("x<<E") is None
@@ -89,7 +89,9 @@ def test_a_line_may_be_as_long_as_buildkit_reads() -> None:
         ("[" * 10_001 + "]" * 10_001, None),
     ],
 )
-def test_json_forms(text: str, words: tuple[str, ...] | None) -> None:
+def test_a_json_list_of_strings_is_known_and_all_else_is_text(
+    text: str, words: tuple[str, ...] | None
+) -> None:
     (node,) = parse(f"RUN {text}".encode()).instructions
     assert (node.arguments, node.is_json) == ((text.strip(),) if words is None else words, words is not None)
 

@@ -93,7 +93,9 @@ def tar(**files: str) -> bytes:
 
 
 @pytest.mark.parametrize("wanted", ["", "#v1", "#main:sub", "#refs/heads/main"])
-def test_a_git_context(both: Callable[..., Any], git: GitServer, wanted: str) -> None:
+def test_a_git_context_gives_root_and_a_user_the_same_image(
+    both: Callable[..., Any], git: GitServer, wanted: str
+) -> None:
     both(f"{git.url}/repo.git{wanted}")
 
 

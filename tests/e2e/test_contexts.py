@@ -85,7 +85,7 @@ def out(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_a_git_repository(
+def test_a_git_repository_is_a_context(
     build: Callable[..., Any], server: GitServer, repository: Repository, tmp_path: Path
 ) -> None:
     url = f"{server.url}/repo.git"

@@ -90,7 +90,9 @@ def test_the_cache_of_other_stages_beside_an_image(desk: Desk, docker_registry: 
 
 
 @pytest.mark.parametrize(("flags", "form"), [("", "image-manifest"), (",image-manifest=false", "index")])
-def test_caches_of_their_own(desk: Desk, docker_registry: RunningRegistry, flags: str, form: str) -> None:
+def test_a_cache_in_a_registry_and_one_in_a_folder_are_shown_alike(
+    desk: Desk, docker_registry: RunningRegistry, flags: str, form: str
+) -> None:
     name = f"{docker_registry.host}/inspected:{form}"
     folder = desk.folder / "cache"
     local = f"type=local,dest={folder},mode=max{flags}"

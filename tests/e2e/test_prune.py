@@ -193,7 +193,7 @@ def test_what_was_not_used_for_longest_goes_first_until_the_rest_fits(shop: Shop
     assert shop.build() == ["[stage-1 4/4]"]
 
 
-def test_one_type_of_things(shop: Shop) -> None:
+def test_one_type_of_things_can_be_deleted(shop: Shop) -> None:
     shop.build()
     for name in ("cachemount", "exec.cachemount"):
         shop.build("--no-cache")
@@ -382,7 +382,7 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_sources_of_urls(shop: Shop, web: str, tmp_path: Path) -> None:
+def test_downloads_and_repositories_are_listed_and_deleted(shop: Shop, web: str, tmp_path: Path) -> None:
     work = tmp_path / "work"
     who = ["-c", "user.name=x", "-c", "user.email=x@y"]
     subprocess.run(["git", "init", "-q", "-b", "main", str(work)], check=True)

@@ -56,7 +56,7 @@ def run(**fields: object) -> ExecOp:
         ({"ulimits": (Ulimit("nofile", 10, 20),)}, ("--ulimit nofile", "", "10:20")),
     ],
 )
-def test_a_process(after: dict[str, object], expected: tuple[str, str, str]) -> None:
+def test_what_differs_of_a_process_is_named(after: dict[str, object], expected: tuple[str, str, str]) -> None:
     assert changed(run(), run(**after)) == [expected]
 
 
@@ -76,7 +76,7 @@ def test_surroundings_of_a_process() -> None:
     assert found[:2] == ("mount /c", "")
 
 
-def test_another_platform() -> None:
+def test_another_platform_is_a_difference() -> None:
     arm = fields_of(pre_image(run(), Platform("linux", "arm", "v7"), 1))
     assert differences(fields_of(pre_image(run(), LINUX, 1)), arm) == [
         ("platform", "linux/amd64", "linux/arm/v7")
@@ -88,7 +88,7 @@ def copy(**fields: object) -> FileOp:
     return FileOp((FileAction(0, 1, 0, action),))
 
 
-def test_copies() -> None:
+def test_what_differs_of_a_copy_is_named() -> None:
     assert changed(copy(), copy(dest="/b")) == [("destination", "/a", "/b")]
     assert changed(copy(), copy(mode=0o640)) == [("mode", "", "0640")]
     assert changed(copy(), copy(owner=Owner(User(id=5), User(id=6)))) == [("owner", "", "5:6")]
@@ -117,7 +117,7 @@ def test_one_of_several_actions() -> None:
     assert changed(both("/b"), both("/c")) == [("path (2 of 2)", "/b", "/c")]
 
 
-def test_kinds() -> None:
+def test_a_pre_image_says_what_kind_of_op_it_is() -> None:
     assert kind_of(pre_image(run(), LINUX, 1)) == "buildkit.exec.v0"
     merge = pre_image(MergeOp(()), LINUX, 0)
     assert (kind_of(merge), fields_of(merge)) == ("buildkit.merge.v0", {})

@@ -27,7 +27,7 @@ def test_a_block_for_each_step_that_ran() -> None:
     assert "Why steps would have to run" in explanation_text([step(outcome="missing")])
 
 
-def test_signs() -> None:
+def test_a_sign_tells_new_gone_and_changed() -> None:
     assert lines(Change("a", "", "new"), Change("b", "old", ""), Change("c", "1", "2")) == [
         "      + a: new",
         "      - b: old",

@@ -24,7 +24,7 @@ def test_a_line_may_come_in_any_number_of_pieces() -> None:
     assert partial == b"f"
 
 
-def test_a_step_that_runs() -> None:
+def test_the_output_of_a_step_is_shown_line_by_line_with_its_time() -> None:
     text = lines_of(
         Started("a", "[build 2/4] RUN make", 10.0),
         Log("a", 1, b"one\ntw", 10.5),
@@ -80,7 +80,7 @@ def test_transfers_and_warnings() -> None:
     )
 
 
-def test_sizes() -> None:
+def test_sizes_have_the_unit_that_fits() -> None:
     assert [size_text(n) for n in (0, 999, 1000, 1_234_567, 5 * 10**12)] == [
         "0B",
         "999B",

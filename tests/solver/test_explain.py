@@ -46,7 +46,7 @@ def copy(b: Builder, run: str = "run", context: str = "x", base: str = "base", *
 
 
 @pytest.mark.parametrize("options", [{}, {"require_cached": True}])
-def test_changed_content(options: dict[str, Any]) -> None:
+def test_content_that_has_changed_is_the_cause(options: dict[str, Any]) -> None:
     b = Builder()
     b.solve(copy(b))
     assert why(b, copy(b, context="y"), **options) == [Cause(CONTENT, 1)]

@@ -17,7 +17,7 @@ from inlay.solver.solver import NotCached
 from inlay.solver.vertex import Edge
 
 
-def test_single_level_cache() -> None:
+def test_a_step_is_found_by_its_digest() -> None:
     b = Builder()
     assert b.solve(b.step("v0", "s0", "r0")) == "r0"
     assert b.solve(b.step("v1", "s1", "r1")) == "r1"
@@ -48,7 +48,7 @@ def test_optimized_cache_access_2() -> None:
     assert b.store.loads == 1
 
 
-def test_slow_cache() -> None:
+def test_a_step_on_equal_content_is_found() -> None:
     b = Builder()
     b.solve(b.step("v0", "s0", "r0", b.step("v1", "s1", "r1"), slow=(0,)))
     assert b.solve(b.step("v2", "s0", "not-cached", b.step("v3", "s3", "r1"), slow=(0,))) == "r0"
@@ -92,7 +92,7 @@ def test_slow_cache_avoid_load_on_cache() -> None:
     assert sum(what == "map" for what, _ in b.log) == 5
 
 
-def test_cache_with_selector() -> None:
+def test_a_selector_is_part_of_the_key() -> None:
     b = Builder()
 
     def graph(selector: str, value: str) -> Edge[Any]:
@@ -119,7 +119,7 @@ def test_cache_slow_with_selector() -> None:
     assert b.store.loads == 2
 
 
-def test_ignore_cache() -> None:
+def test_a_step_that_ignores_the_cache_runs_again() -> None:
     b = Builder()
 
     def graph(top: bool, below: bool, suffix: str) -> Edge[Any]:

@@ -318,7 +318,7 @@ def test_submodules_cannot_name_what_is_on_this_machine(
         {"GIT_AUTH_HEADER.{host}": "Basic {basic}", "GIT_AUTH_TOKEN.{host}": "wrong"},
     ],
 )
-def test_secrets_let_in(
+def test_secrets_let_git_in(
     builds: Builds, server: GitServer, repository: Repository, secrets: dict[str, str]
 ) -> None:
     basic = base64.b64encode(b"x-access-token:t0ken").decode()
