@@ -130,12 +130,6 @@ class FakeRegistry:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
-    def drop_idle(self) -> None:
-        """Close all connections that clients keep."""
-        for sock in self._open:
-            sock.close() if sock.fileno() < 0 else sock.shutdown(socket.SHUT_RDWR)
-        self._open = []
-
     def _accept(self) -> None:
         while True:
             try:
@@ -170,18 +164,13 @@ class FakeRegistry:
             headers[name.lower()] = value.strip()
         exchange = Exchange(sock, method, target, headers, b"")
         self.requests.append(Record(method, target, headers))
-        early = self._fault(exchange, early=True)
-        if early is not None and not early:
-            return Exchange(sock, "SKIP", "", {}, b"") if not exchange.close_after else None
         exchange.body = _read_body(file, headers)
         return exchange
 
-    def _fault(self, exchange: Exchange, *, early: bool = False) -> bool | None:
+    def _fault(self, exchange: Exchange) -> bool | None:
         with self._lock:
             for fault in self._faults:
                 method, pattern, handler, times = fault
-                if getattr(handler, "early", False) != early:
-                    continue
                 if method in ("", exchange.method) and str(pattern) in exchange.target and times:
                     fault[3] = int(str(times)) - 1
                     break
@@ -190,7 +179,7 @@ class FakeRegistry:
         return bool(handler(self, exchange))  # type: ignore[operator]
 
     def _handle(self, exchange: Exchange) -> None:
-        if exchange.method == "SKIP" or self._fault(exchange) is False:
+        if self._fault(exchange) is False:
             return
         match = re.fullmatch(r"/v2/(.+?)/(manifests|blobs|referrers)/(uploads/)?(.*)", exchange.path)
         if match is None:
@@ -358,20 +347,4 @@ def hang(until: threading.Event) -> Callable[[FakeRegistry, Exchange], None]:
         until.wait(20)
         exchange.close_after = True
 
-    return fault
-
-
-def stop_reading(after: int) -> Callable[[FakeRegistry, Exchange], None]:
-    """A fault that keeps `after` bytes of an upload and hangs up."""
-
-    def fault(fake: FakeRegistry, exchange: Exchange) -> None:
-        data, view = bytearray(), b"-"
-        while len(data) < after and view:
-            view = exchange.sock.recv(after - len(data))
-            data += view
-        fake.uploads[exchange.path.rpartition("/")[2]] += data
-        exchange.close_after = True
-        exchange.sock.shutdown(socket.SHUT_RDWR)
-
-    fault.early = True  # type: ignore[attr-defined]
     return fault

@@ -29,10 +29,6 @@ def archive(*entries: Entry) -> bytes:
     return out.getvalue()
 
 
-def with_data(entry: Entry, data: bytes) -> bytes:
-    return archive(entry._replace(size=len(data), data=data))
-
-
 def names_by_gnu_tar(data: bytes, folder: Path) -> list[bytes]:
     (folder / "archive.tar").write_bytes(data)
     listing = subprocess.run(

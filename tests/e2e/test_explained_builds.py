@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import inlay as inlay_package
+from web import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from conftest import RunningRegistry
     from running import Outcome
+    from web import Web
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -227,33 +229,16 @@ def test_a_layer_that_vanished_is_named(project: Project) -> None:
     assert " is no longer in the store" in report
 
 
-def test_a_download_that_changed(project: Project, tmp_path: Path) -> None:
-    import functools
-    import threading
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    (tmp_path / "web").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/data.txt"
-        project.replace("COPY src/ /src/", f"ADD {url} /src/")
-        (tmp_path / "web/data.txt").write_text("one")
-        project.build()
-        (tmp_path / "web/data.txt").write_text("three")
-        assert block(project.build(), 6) == [
-            f"what it takes from {url} has changed",
-            "~ data.txt: 3 bytes → 5 bytes",
-        ]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def test_a_download_that_changed(project: Project, web: Web) -> None:
+    url = f"{web.url}/data.txt"
+    project.replace("COPY src/ /src/", f"ADD {url} /src/")
+    web.pages["/data.txt"] = Page(b"one")
+    project.build()
+    web.pages["/data.txt"] = Page(b"three")
+    assert block(project.build(), 6) == [
+        f"what it takes from {url} has changed",
+        "~ data.txt: 3 bytes → 5 bytes",
+    ]
 
 
 def test_steps_that_were_not_to_be_cached(project: Project) -> None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from processes import free_port, is_listening, wait_until
+from processes import wait_until
+from web import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gitserver import GitServer, Repository
     from running import Outcome
+    from web import Web
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -363,58 +363,27 @@ def test_once_a_day_what_was_not_used_for_two_months_goes(
     assert shop.build() == []
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
-    """The URL of a file of 5,000 bytes on a server of this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web/file").write_bytes(bytes(range(250)) * 20)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/file"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_downloads_and_repositories_are_listed_and_deleted(shop: Shop, web: str, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    who = ["-c", "user.name=x", "-c", "user.email=x@y"]
-    subprocess.run(["git", "init", "-q", "-b", "main", str(work)], check=True)
-    commit = ["commit", "-q", "--allow-empty", "-m", "x"]
-    subprocess.run(["git", "-C", str(work), *who, *commit], check=True)
-    port = free_port()
-    daemon = subprocess.Popen(
-        ["git", "daemon", "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1", f"--port={port}"],
-        stderr=subprocess.DEVNULL,
+def test_downloads_and_repositories_are_listed_and_deleted(
+    shop: Shop, web: Web, server: GitServer, repository: Repository
+) -> None:
+    web.pages["/file"] = Page(bytes(5000))
+    (shop.context / "Dockerfile").write_text(
+        f"FROM scratch\nADD {web.url}/file /file\nADD {server.url}/repo.git /work\n"
     )
-    try:
-        wait_until(lambda: is_listening(port))
-        (shop.context / "Dockerfile").write_text(
-            f"FROM scratch\nADD {web} /file\nADD git://127.0.0.1:{port}/work/.git /work\n"
-        )
-        assert len(shop.build()) == 2
-        assert {"download", "git"} <= shop.kinds().keys()
-        (download,) = [item for item in shop.items() if item["kind"] == "download"]
-        assert download["description"] == "file"
-        assert download["size"] >= 5000
-        assert shop.prune("--type", "download") == ["download"]
-        assert shop.prune("--type", "git") == ["git"]
-        assert not {"download", "git"} & shop.kinds().keys()
-        shop.edit("x")
-        shop.build("--no-cache")
-        assert "download" in shop.kinds()
-        shop.prune()
-        assert set(shop.kinds()) == {"memory"}
-        assert len(shop.build()) == 2
-    finally:
-        daemon.terminate()
-        daemon.wait()
+    assert len(shop.build()) == 2
+    assert {"download", "git"} <= shop.kinds().keys()
+    (download,) = [item for item in shop.items() if item["kind"] == "download"]
+    assert download["description"] == "file"
+    assert download["size"] >= 5000
+    assert shop.prune("--type", "download") == ["download"]
+    assert shop.prune("--type", "git") == ["git"]
+    assert not {"download", "git"} & shop.kinds().keys()
+    shop.edit("x")
+    shop.build("--no-cache")
+    assert "download" in shop.kinds()
+    shop.prune()
+    assert set(shop.kinds()) == {"memory"}
+    assert len(shop.build()) == 2
 
 
 def test_everything_in_a_store_is_documented(shop: Shop) -> None:
