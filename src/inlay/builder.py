@@ -176,8 +176,8 @@ class _Build:
         self.steps: dict[str, Step] = {}
 
     async def run(self) -> BuildResult:
-        self.secrets.check()
         try:
+            self.secrets.check()
             importing = [spawn(self._import(option)) for option in self.request.cache_from]
             await self._load_context()
             converted = await in_thread(self.frontend.convert, abort=self.cancel)
@@ -260,7 +260,7 @@ class _Build:
         targets = [self._target(result) for result in converted]
         wanted = [target for target in targets if target is not None]
         solved = iter(await solver.solve(wanted))
-        if any(option.get("mode") == "max" for option in self.request.cache_to):
+        if self._exports_all():
             await self.deferred.bring(solver.keys_without_record(wanted))
         self.records = export(solver, wanted) if wanted else None
         built = []
@@ -292,11 +292,13 @@ class _Build:
 
             codec = layer_codec(self.request, self.outputs)
             mounted = codec is None or not all(output.is_image for output in self.outputs)
-            everything = any(option.get("mode") == "max" for option in self.request.cache_to)
-            self.wanted = wanted_forms(
-                self.definitions, Forms(codec, mounted), others=codec if everything else None
-            )
+            others = codec if self._exports_all() else None
+            self.wanted = wanted_forms(self.definitions, Forms(codec, mounted), others=others)
         return self.wanted.get(str(vertex.digest)) or Forms(None, mounted=True)
+
+    def _exports_all(self) -> bool:
+        """Whether the layers of all steps go into an exported cache, not only those of images."""
+        return any(option.get("mode") == "max" for option in self.request.cache_to)
 
     # -- why steps ran -------------------------------------------------------------------------------
 
