@@ -7,7 +7,7 @@ import os
 from inlay.cache.cut import cut
 from inlay.cache.manifest import CacheManifest, cache_manifest
 from inlay.cache.results import with_results
-from inlay.errors import BlobLost, ExportError, InlayError, system_error
+from inlay.errors import BlobLost, ExportError, InlayError
 from inlay.export.plan import codec_of, parse_target
 from inlay.export.publish import bytes_blob, push_blobs
 from inlay.oci.descriptor import DESCRIPTION
@@ -61,7 +61,12 @@ class CacheExporter:
         `BlobLost` where a step can make again what is gone; a result that no step was asked for is left out."""
         try:
             with shown(self._emit, f"exporting cache to {_KINDS[option.type]}") as view:
-                await self._export(option, records, view)
+                try:
+                    await self._export(option, records, view)
+                except OSError as error:
+                    where = option.get("dest") or option.get("ref")
+                    said = (error.strerror or str(error)).lower()
+                    raise ExportError(f"cannot write {where}: {said}") from error
         except BlobLost as error:
             here = (error.location, error.digest)
             if here in self._lost or self._results.can_be_made_again(error):
@@ -69,13 +74,10 @@ class CacheExporter:
             self._lost.add(here)
             self._emit(Warned("", f"{error}; the cache is written without the results that need it"))
             await self.export(option, records)
-        except (InlayError, OSError) as error:
-            if option.flag("ignore-error"):
-                self._emit(Warned("", f"the cache was not exported: {error}"))
-            elif isinstance(error, OSError):
-                raise ExportError(f"cannot export the cache: {system_error(error)}") from error
-            else:
+        except InlayError as error:
+            if not option.flag("ignore-error"):
                 raise
+            self._emit(Warned("", f"the cache was not exported: {error}"))
 
     async def _export(self, option: Option, records: Export, view: Shown) -> None:
         with view.status("preparing build cache for export"):
