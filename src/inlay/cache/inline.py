@@ -49,7 +49,8 @@ def inline_cache(graph: RecordGraph, layers: Sequence[str]) -> str | None:
     )
     if not config.layers:
         return None
-    records = [_placed(record, config, positions).to_json() for record in config.records]
+    rows = _Rows(config, positions)
+    records = [_placed(record, config, rows, positions).to_json() for record in config.records]
     return binascii.b2a_base64(encode(records), newline=False).decode()
 
 
@@ -71,14 +72,37 @@ def _positions(graph: RecordGraph, layers: Sequence[str]) -> dict[str, list[int]
     return found
 
 
-def _placed(record: ConfigRecord, config: CacheConfig, positions: Mapping[str, list[int]]) -> ConfigRecord:
+class _Rows:
+    """Which of a config's layers end a row of the image's own lowest ones."""
+
+    def __init__(self, config: CacheConfig, positions: Mapping[str, list[int]]) -> None:
+        self._layers = config.layers
+        self._positions = {blob: set(places) for blob, places in positions.items()}
+        self._heights = {NO_PARENT: 0}
+
+    def height(self, layer: int) -> int:
+        """How many layers of the image the row up to `layer` is; -1 where it is none."""
+        above = []
+        while layer not in self._heights:
+            above.append(layer)
+            layer = self._layers[layer].parent
+        height = self._heights[layer]
+        for layer in reversed(above):
+            fits = height >= 0 and height in self._positions[self._layers[layer].blob]
+            height = self._heights[layer] = height + 1 if fits else -1
+        return height
+
+
+def _placed(
+    record: ConfigRecord, config: CacheConfig, rows: _Rows, positions: Mapping[str, list[int]]
+) -> ConfigRecord:
     results, chains = [], []
     for layer, created in record.results:
-        blobs = _blobs(layer, config)
-        if all(n in positions[blob] for n, blob in enumerate(blobs)):
-            results.append((len(blobs) - 1, created))
+        height = rows.height(layer)
+        if height >= 0:
+            results.append((height - 1, created))
         else:
-            chains.append((tuple(positions[blob][-1] for blob in blobs), GO_ZERO))
+            chains.append((tuple(positions[blob][-1] for blob in _blobs(layer, config)), GO_ZERO))
     return record._replace(results=tuple(results), chains=tuple(chains))
 
 
