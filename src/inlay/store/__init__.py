@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 VERSION = 1
 BUSY_TIMEOUT_S = 10.0
 PRUNE_EVERY_S = 24 * 3600.0
+_ROOM = 1 << 20
+"""Bytes: less than the tables of a store take."""
 
 
 def default_root() -> str:
@@ -155,7 +157,10 @@ class Store:
             try:
                 self._layers = _connect(path)
             except sqlite3.OperationalError as error:
-                raise UsageError(f"cannot open {path}: {error}; choose another folder with --root") from error
+                room = "" if _has_room(self.root) else "there is hardly any space left: free some, or "
+                raise UsageError(
+                    f"cannot open {path}: {error}; {room}choose another folder with --root"
+                ) from error
             except sqlite3.DatabaseError as error:
                 self._warn(f"the layer table {path} is broken ({error}); it was moved to {path}.broken")
                 _move_aside(path)
@@ -190,6 +195,12 @@ def _move_aside(path: str) -> None:
     for suffix in ("", "-wal", "-shm"):
         if os.path.exists(path + suffix):
             os.replace(path + suffix, f"{path}.broken{suffix}")
+
+
+def _has_room(root: str) -> bool:
+    """Whether a table could be opened: on a full disk SQLite may speak of an I/O error."""
+    disk = os.statvfs(root)
+    return disk.f_bavail * disk.f_frsize >= _ROOM
 
 
 def _connect(path: str) -> sqlite3.Connection:
