@@ -6,9 +6,7 @@ import os
 
 from inlay import rootless
 from inlay.errors import UsageError
-from inlay.request import (
-    BuildRequest,
-    BuildResult,
+from inlay.notation import (
     parse_allow,
     parse_cache_from,
     parse_cache_to,
@@ -21,6 +19,7 @@ from inlay.request import (
     separate_caches,
     with_inline_cache,
 )
+from inlay.request import BuildRequest, BuildResult
 from inlay.typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:

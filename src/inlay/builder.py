@@ -27,11 +27,12 @@ from inlay.export.exporter import Exporter, Written
 from inlay.export.plan import layer_codec, plan_outputs
 from inlay.export.results import BuiltPlatform
 from inlay.frontend import Frontend
+from inlay.notation import unknown_fields
 from inlay.outset import Outset
 from inlay.progress.events import Completed, Started, Warned
 from inlay.refs.ref import SCRATCH
 from inlay.refs.store import RefStore
-from inlay.request import BuildResult, StepOutcome, unknown_fields
+from inlay.request import BuildResult, StepOutcome
 from inlay.solver.export import export
 from inlay.solver.index import CacheIndex
 from inlay.solver.solver import NotCached, Solver

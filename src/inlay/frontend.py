@@ -9,11 +9,11 @@ from inlay.digest import Digest
 from inlay.dockerfile.resolver import ResolvedImage, Resolver
 from inlay.errors import DockerfileError, InlayError, SolveError, SourceError, UsageError
 from inlay.llb.ops import SourceOp
+from inlay.notation import parse_size
 from inlay.platform import host, parse_wanted
 from inlay.progress.events import Warned
 from inlay.progress.report import shown
 from inlay.reference import parse as parse_reference
-from inlay.request import parse_size
 from inlay.sources.image import Images, ImageSource
 from inlay.sources.maincontext import DOCKERFILE, WEB_FILE, find_context, is_url
 from inlay.typing import TYPE_CHECKING

@@ -58,3 +58,10 @@ def atoi(text: str) -> int | None:
         return None
     number = int(text)
     return number if -(1 << 63) <= number < 1 << 63 else None
+
+
+def parse_bool(text: str) -> bool | None:
+    """Go's strconv.ParseBool; None for what is no boolean."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    return False if text in ("0", "f", "F", "false", "FALSE", "False") else None

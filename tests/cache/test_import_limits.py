@@ -13,10 +13,10 @@ from inlay import tasks
 from inlay.cache.deferred import DeferredCaches
 from inlay.cache.imports import CONFIG_LIMIT, import_cache
 from inlay.digest import Digest
+from inlay.notation import parse_cache_from
 from inlay.oci.descriptor import CACHE_CONFIG, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, REF_NAME
 from inlay.oci.image import INLINE_CACHE, MOST_VALUES
 from inlay.progress.events import Warned
-from inlay.request import parse_cache_from
 from inlay.solver.index import CacheIndex
 from inlay.sources.places import Places
 

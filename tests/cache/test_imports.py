@@ -18,6 +18,7 @@ from inlay import tasks
 from inlay.cache import imports
 from inlay.cache.config import graph_of, parse_config
 from inlay.digest import Digest
+from inlay.notation import parse_cache_from
 from inlay.oci.descriptor import (
     CACHE_CONFIG,
     DOCKER_CONFIG,
@@ -31,7 +32,7 @@ from inlay.oci.descriptor import (
 )
 from inlay.oci.image import INLINE_CACHE
 from inlay.progress.events import Warned
-from inlay.request import Option, parse_cache_from
+from inlay.request import Option
 from inlay.solver.index import CacheIndex
 from inlay.sources.places import Places
 

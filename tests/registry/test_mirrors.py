@@ -11,9 +11,9 @@ import pytest
 from fake_registry import MANIFEST_TYPE, FakeRegistry, answer
 from inlay.digest import Digest
 from inlay.errors import NotFound, UsageError
+from inlay.notation import parse_mirror
 from inlay.oci.descriptor import OCI_CONFIG, OCI_LAYER, Descriptor
 from inlay.registry.repository import Repository
-from inlay.request import parse_mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

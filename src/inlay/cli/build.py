@@ -8,11 +8,10 @@ import sys
 from inlay import rootless
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, add_root, say
 from inlay.errors import SolveError, UsageError
-from inlay.request import (
-    BuildRequest,
+from inlay.gotext import parse_bool
+from inlay.notation import (
     parse_age,
     parse_allow,
-    parse_bool,
     parse_cache_from,
     parse_cache_to,
     parse_host,
@@ -25,6 +24,7 @@ from inlay.request import (
     separate_caches,
     with_inline_cache,
 )
+from inlay.request import BuildRequest
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import sys
 from inlay.cli import add_root, say
 from inlay.cli.table import short, table
 from inlay.errors import UsageError
+from inlay.notation import parse_cache_from, parse_pair
 from inlay.progress.plain import size_text
-from inlay.request import BuildRequest, Option, parse_cache_from, parse_pair
+from inlay.request import BuildRequest, Option
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import sys
 
 from inlay.cli import add_root, say
 from inlay.errors import UsageError
+from inlay.gotext import parse_bool
+from inlay.notation import parse_age, parse_size
 from inlay.progress.plain import size_text
-from inlay.request import parse_age, parse_bool, parse_size
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

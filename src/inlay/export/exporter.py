@@ -7,8 +7,8 @@ import os
 from inlay.errors import BlobLost, ContentError, ExportError, InlayError
 from inlay.export.publish import config_blob, image_blobs, layer_blobs, push_blobs, push_images, push_referrer
 from inlay.export.results import Results
+from inlay.gotext import parse_bool
 from inlay.progress.report import shown
-from inlay.request import parse_bool
 from inlay.tasks import Limiter, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, NamedTuple
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from inlay.errors import UsageError
+from inlay.notation import check_exports
 from inlay.reference import parse as parse_reference
-from inlay.request import Option, check_exports
+from inlay.request import Option
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

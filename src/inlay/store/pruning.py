@@ -15,10 +15,10 @@ from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import UsageError
 from inlay.layout import IMAGE_NAME, LayoutFolder
+from inlay.notation import parse_age
 from inlay.oci.descriptor import REF_NAME
 from inlay.oci.referrers import is_referrers_tag
 from inlay.reference import parse as parse_reference
-from inlay.request import parse_age
 from inlay.snapshot.snapshotter import LayerDirs
 from inlay.store.usage import (
     CACHE_MOUNT,

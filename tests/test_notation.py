@@ -1,4 +1,4 @@
-"""request: the notation of options, sizes and ages."""
+"""notation: options, sizes and ages as flags take them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import pytest
 
 from inlay.errors import UsageError
 from inlay.export.plan import plan_outputs
-from inlay.request import (
-    BuildRequest,
-    Option,
+from inlay.notation import (
     parse_age,
     parse_cache_from,
     parse_cache_to,
@@ -17,6 +15,7 @@ from inlay.request import (
     separate_caches,
     unknown_fields,
 )
+from inlay.request import BuildRequest, Option
 
 
 @pytest.mark.parametrize(
