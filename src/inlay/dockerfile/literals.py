@@ -6,6 +6,7 @@ tonistiigi/go-csvvalue,tonistiigi/dchapes-mode,moby/sys/signal}, util/cpuset; Go
 
 from __future__ import annotations
 
+from inlay import gotext
 from inlay.gotext import SPACE, quote
 from inlay.llb.ops import Ulimit
 
@@ -109,11 +110,10 @@ def _digits(function: str, text: str, digits: str, base: int) -> int:
 
 def parse_bool(text: str) -> bool:
     """Go's `strconv.ParseBool`."""
-    if text in ("1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
+    value = gotext.parse_bool(text)
+    if value is None:
+        raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
+    return value
 
 
 def parse_csv(line: str) -> list[str]:

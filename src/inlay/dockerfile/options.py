@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inlay import gotext
 from inlay.dockerfile.linter import LintOptions
 from inlay.dockerfile.literals import (
     check_cpuset,
@@ -135,7 +136,7 @@ def _parse(options: Mapping[str, str], build_platform: Platform) -> ConvertOptio
         cgroup_parent=options.get("cgroup-parent", ""),
         resources=resources,
         cache_namespace=arg.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        keep_git_dir=_is_true(arg.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")),
+        keep_git_dir=gotext.parse_bool(arg.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")) is True,
         lint=_lint(arg.get("BUILDKIT_DOCKERFILE_CHECK")),
     )
 
@@ -243,10 +244,3 @@ def _lint(text: str | None) -> LintOptions | None:
         return LintOptions.parse(text)
     except ValueError as error:
         raise UsageError(f"failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error}") from None
-
-
-def _is_true(text: str) -> bool:
-    try:
-        return parse_bool(text)
-    except ValueError:
-        return False
