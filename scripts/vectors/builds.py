@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vectors.servers import RECORDED_SERVER, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Run = Callable[[list[str], Path], subprocess.CompletedProcess[str]]
 
 RECORDED_HOST = "127.0.0.1:5000"
 _FLAGS = {
@@ -79,8 +81,10 @@ class Bases:
 class RecordedBuild:
     """One case; `work` is an empty folder for what building it needs."""
 
-    def __init__(self, folder: Path, bases: Bases, work: Path) -> None:
+    def __init__(self, folder: Path, bases: Bases, work: Path, run: Run | None = None) -> None:
+        """`run` runs a command, perhaps as somebody else, to whom it has to give what is in the folder."""
         self.name = folder.name
+        self._run = run or _run
         self._folder = folder
         self._bases = bases
         self._work = work
@@ -100,18 +104,18 @@ class RecordedBuild:
             yield
 
     def _build(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inlay", "build", "--progress", "plain"]
-        return subprocess.run(
-            [
-                *(*command, "--root", f"{self._work}/store"),
-                *("--cache-to", f"type=local,dest={self._work}/cache,mode=max", "-t", "x"),
-                *(*flags, *self.inlay_arguments()),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "SSH_AUTH_SOCK": ""},
-        )
+        command = [
+            sys.executable,
+            "-m",
+            "inlay",
+            "build",
+            "--progress",
+            "plain",
+            "--root",
+            f"{self._work}/store",
+        ]
+        command += ["--cache-to", f"type=local,dest={self._work}/cache,mode=max", "-t", "x"]
+        return self._run([*command, *flags, *self.inlay_arguments()], self._work)
 
     def inlay_arguments(self) -> list[str]:
         """What `inlay build` is to be told of the Dockerfile and all contexts."""
@@ -313,11 +317,16 @@ def _make_socket(path: Path, mode: int, time_s: float) -> None:
     os.utime(path, (time_s, time_s))
 
 
-def check(folder: Path, bases: Bases, work: Path, *flags: str) -> list[str]:
+def _run(command: list[str], _: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SSH_AUTH_SOCK": ""}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def check(folder: Path, bases: Bases, work: Path, *flags: str, run: Run | None = None) -> list[str]:
     """Build the case in `folder` and return what differs; nothing is left in `work`."""
     work.mkdir(parents=True)
     try:
-        build = RecordedBuild(folder, bases, work)
+        build = RecordedBuild(folder, bases, work, run)
         started = time.time()
         done = build.build(*flags)
         if done.returncode:
