@@ -124,7 +124,11 @@ def everything(
     git.close()
 
 
-@pytest.mark.parametrize("progress", ["plain", "rawjson", "tty"])
+@pytest.mark.parametrize(
+    ("everything", "progress"),
+    [("root", "plain"), ("root", "tty"), ("user", "plain"), ("user", "rawjson")],
+    indirect=["everything"],
+)
 def test_nothing_is_left_by_builds_that_push_and_by_those_that_fail(
     everything: Everything, progress: str
 ) -> None:

@@ -78,7 +78,11 @@ def private(guarded_registry: RunningRegistry, inlay: Callable[..., Any], tmp_pa
     return name
 
 
-@pytest.mark.parametrize("way", ["file", "helper", "store", "variable"])
+@pytest.mark.parametrize(
+    ("desk", "way"),
+    [("root", "file"), ("root", "helper"), ("user", "store"), ("user", "helper"), ("user", "variable")],
+    indirect=["desk"],
+)
 def test_credentials_let_in_to_pull_push_and_import(desk: Desk, private: str, way: str) -> None:
     host = private.partition("/")[0]
     environment = {"DOCKER_CONFIG": desk.config()}

@@ -68,24 +68,18 @@ class Stage(NamedTuple):
         wait_until(lambda: len(self.sleeps()) == count)
 
 
-@pytest.fixture(params=["crun", "runc", "builtin"])
-def runtime(request: pytest.FixtureRequest) -> str:
-    if request.param != "builtin" and not shutil.which(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["root", "user"])
-def stage(
-    request: pytest.FixtureRequest, runtime: str, rootfs: Path, users: Callable[..., User], tmp_path: Path
-) -> Stage:
+@pytest.fixture(params=["root-crun", "root-builtin", "user-runc", "user-builtin"])
+def stage(request: pytest.FixtureRequest, rootfs: Path, users: Callable[..., User], tmp_path: Path) -> Stage:
+    """The contract of executors holds the others to the same."""
+    who, _, runtime = request.param.partition("-")
+    if runtime != "builtin" and not shutil.which(runtime):
+        pytest.skip(f"{runtime} is not installed")
     context = tmp_path / "context"
     context.mkdir()
     shutil.copy(rootfs, context / "rootfs.tar")
     build = [sys.executable, "-m", "inlay", "build", "--progress", "plain", "--runtime", runtime]
     seconds = f"{6_000_000 + next(_number)}.{os.getpid()}"
-    if request.param == "root":
+    if who == "root":
         return Stage([*build, "--root", str(tmp_path / "s")], dict(os.environ), context, seconds)
     user = users()
     return Stage(user.command(*build), user.environment, user.give(context), seconds)
