@@ -11,7 +11,7 @@ import pytest
 
 from inlay.cache.inline import import_inline, inline_cache
 from inlay.digest import Digest
-from inlay.errors import CacheError
+from inlay.errors import CacheError, ContentError
 from inlay.oci.descriptor import CREATED_AT, OCI_LAYER, OCI_LAYER_GZIP, UNCOMPRESSED, Descriptor
 from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED, ImageConfig
 from inlay.solver.keys import Chain, RecordGraph, RecordNode, stack
@@ -120,6 +120,15 @@ def test_a_history_that_is_none_says_nothing(history: object) -> None:
     plain = config("W10=")
     of_image = plain._replace(fields={**plain.fields, "history": history})
     assert import_inline(of_image, image("ab"), None, warn=pytest.fail) == []
+
+
+def test_escapes_of_half_a_character_do_no_harm() -> None:
+    raw = b'{"history":[{"created_by":"a\\ud800\\uDFFFb\\ud83d\\ude00"}],"\\udc00":{"a":["\\ud800"]}}'
+    found = ImageConfig.parse(raw)
+    assert found.history[0]["created_by"] == "a\U000103ffb\U0001f600"
+    assert found.fields["\ufffd"] == {"a": ["\ufffd"]}
+    with pytest.raises(ContentError, match="not JSON"):
+        ImageConfig.parse(b'{"a":' * 900 + b'"\\ud800"' + b"}" * 900)
 
 
 def test_an_image_without_a_cache_or_without_layers_has_none() -> None:

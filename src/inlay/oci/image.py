@@ -111,15 +111,30 @@ class ImageConfig(NamedTuple):
 
 
 def parse_object(raw: bytes, what: str) -> dict[str, Any]:
-    """Decode a JSON object; raise `ContentError` that names `what` it should have been."""
+    """Decode a JSON object; raise `ContentError` that names `what` it should have been.
+
+    Escapes of half a character become U+FFFD, as with Go, so that all text can be written again.
+    """
     if count_values(raw) > MOST_VALUES:
         raise ContentError(f"the {what} has more than {MOST_VALUES:,} JSON values")
     try:
         value = json.loads(raw)
+        if b"\\ud" in raw or b"\\uD" in raw:
+            value = _whole_text(value)
     except (ValueError, RecursionError) as error:
         raise ContentError(f"the {what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ContentError(f"the {what} is not a JSON object")
+    return value
+
+
+def _whole_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in value)
+    if isinstance(value, list):
+        return [_whole_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_text(name): _whole_text(field) for name, field in value.items()}
     return value
 
 
