@@ -202,21 +202,28 @@ def _beside(
 ) -> list[RecordGraph]:
     """The caches whose subject is the manifest `image`."""
     graphs = []
-    allowance = Allowance()
     name = option.get("ref") or option.get("src")
     try:
         title = f"importing cache of other stages from {name}@{image}"
         with shown(emit, title), _deadline(option) as abort:
             place, _ = _place(option, places, abort)
-            for descriptor in place.images.referrers(image, CACHE_CONFIG)[-_MAX_REFERRERS:]:
-                cache = _cache_manifest(place.images.fetch_manifest(descriptor.digest))
-                if cache is not None:
-                    graphs.append(_read_config(place, *cache, allowance))
+            for _, _, graph in _caches_beside(place, image, Allowance()):
+                graphs.append(graph)  # which counts though a later one be broken
     except (InlayError, OSError, ValueError, RecursionError) as error:
         from inlay.progress.events import Warned
 
         emit(Warned("", f"the cache beside {name} is not used: {error}"))
     return graphs
+
+
+def _caches_beside(
+    place: Place, image: Digest, allowance: Allowance
+) -> Iterator[tuple[Digest, Descriptor, RecordGraph]]:
+    """Of each cache whose subject is the manifest `image`: its digest, its config, and its records."""
+    for descriptor in place.images.referrers(image, CACHE_CONFIG)[-_MAX_REFERRERS:]:
+        cache = _cache_manifest(place.images.fetch_manifest(descriptor.digest))
+        if cache is not None:
+            yield descriptor.digest, cache[0], _read_config(place, *cache, allowance)
 
 
 def _image_manifests(place: Place, top: Manifest | Index) -> Iterator[Manifest]:
@@ -247,8 +254,5 @@ def find_caches(option: Option, places: Places, *, warn: Callable[[str], None]) 
         allowance = Allowance()
         for manifest, config, graph in _inline_graphs(place, top, warn):
             yield Found("inline", manifest.digest, manifest.config, graph, str(config.platform))
-            for descriptor in place.images.referrers(manifest.digest, CACHE_CONFIG)[-_MAX_REFERRERS:]:
-                beside = place.images.fetch_manifest(descriptor.digest)
-                if (cache := _cache_manifest(beside)) is not None:
-                    graph = _read_config(place, *cache, allowance)
-                    yield Found("beside", descriptor.digest, cache[0], graph, str(config.platform))
+            for digest, descriptor, graph in _caches_beside(place, manifest.digest, allowance):
+                yield Found("beside", digest, descriptor, graph, str(config.platform))
