@@ -179,7 +179,7 @@ class _Build:
     async def run(self) -> BuildResult:
         try:
             self.secrets.check()
-            importing = [spawn(self._import(option)) for option in self.request.cache_from]
+            importing = [spawn(self._import(option)) for option in dict.fromkeys(self.request.cache_from)]
             await self._load_context()
             converted = await in_thread(self.frontend.convert, abort=self.cancel)
             await gather(importing)

@@ -94,6 +94,13 @@ def test_a_cache_that_cannot_be_had_is_a_warning(closed_port: int, tmp_path: Pat
     assert done.out.startswith("sha256:")
 
 
+def test_a_cache_that_is_named_twice_is_read_once(closed_port: int, tmp_path: Path) -> None:
+    place = f"127.0.0.1:{closed_port}/x:1"
+    flags = ("--cache-from", place, "--cache-from", f"type=registry,ref={place}", "--progress=plain")
+    done = build(tmp_path, "FROM scratch\nCOPY Dockerfile /\n", *flags)
+    assert (done.code, done.err.count(f"WARN: cache {place} is not used")) == (0, 1)
+
+
 def test_a_misspelt_field_of_a_cache_is_a_warning(tmp_path: Path) -> None:
     place = f"type=local,dest={tmp_path}/cache"
     done = build(
