@@ -25,9 +25,11 @@ from web import Web
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a job in a script's background: builds would inherit that, and tests that press Ctrl-C wait for ever.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In a script's background, or under nohup, these are ignored: builds would inherit that, and tests that press Ctrl-C
+# or close a terminal wait for ever.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 USER, PASSWORD = "builder", "s3cret-word"
 _HTPASSWD = "builder:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQMW\n"
