@@ -16,7 +16,7 @@ import pytest
 from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ordinary import User
@@ -48,17 +48,21 @@ class Stage(NamedTuple):
     environment: dict[str, str]
     context: Path
     seconds: str
+    started: list[subprocess.Popen[bytes]]
 
     def start(self, dockerfile: str, *flags: str, terminal: int | None = None) -> subprocess.Popen[bytes]:
         (self.context / "Dockerfile").write_text(dockerfile)
         (self.context / "stubborn").write_text(STUBBORN.replace("@S@", self.seconds))
         command = [*self.command, *flags, str(self.context)]
         if terminal is not None:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["setsid", "--ctty", *command], stdin=terminal, stdout=terminal, stderr=terminal,
                 env=self.environment, cwd="/",
             )  # fmt: skip
-        return subprocess.Popen(command, stderr=subprocess.PIPE, env=self.environment, cwd="/")
+        else:
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, env=self.environment, cwd="/")
+        self.started.append(process)
+        return process
 
     def sleeps(self) -> list[int]:
         """The processes of the step that are there."""
@@ -69,7 +73,9 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture(params=["root-crun", "root-builtin", "user-runc", "user-builtin"])
-def stage(request: pytest.FixtureRequest, rootfs: Path, users: Callable[..., User], tmp_path: Path) -> Stage:
+def stage(
+    request: pytest.FixtureRequest, rootfs: Path, users: Callable[..., User], tmp_path: Path
+) -> Iterator[Stage]:
     """The contract of executors holds the others to the same."""
     who, _, runtime = request.param.partition("-")
     if runtime != "builtin" and not shutil.which(runtime):
@@ -79,10 +85,15 @@ def stage(request: pytest.FixtureRequest, rootfs: Path, users: Callable[..., Use
     shutil.copy(rootfs, context / "rootfs.tar")
     build = [sys.executable, "-m", "inlay", "build", "--progress", "plain", "--runtime", runtime]
     seconds = f"{6_000_000 + next(_number)}.{os.getpid()}"
+    started: list[subprocess.Popen[bytes]] = []
     if who == "root":
-        return Stage([*build, "--root", str(tmp_path / "s")], dict(os.environ), context, seconds)
-    user = users()
-    return Stage(user.command(*build), user.environment, user.give(context), seconds)
+        yield Stage([*build, "--root", str(tmp_path / "s")], dict(os.environ), context, seconds, started)
+    else:
+        user = users()
+        yield Stage(user.command(*build), user.environment, user.give(context), seconds, started)
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 BASE = "FROM scratch AS base\nADD rootfs.tar /\nENV PATH=/bin\n"
