@@ -246,7 +246,7 @@ class _Unpacker:
             return  # a layer does not say how the root looks (containerd ignores it as well)
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
-        if self._special(entry, path, name):
+        if self._special(path, name):
             return
         try:
             self._make(entry, path, name)
@@ -257,7 +257,7 @@ class _Unpacker:
             else:
                 self._replace(entry, path, name)
 
-    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+    def _special(self, path: bytes, name: bytes) -> bool:
         """Whether the entry means something else than a file of that name, and was seen to."""
         raise NotImplementedError
 
@@ -407,7 +407,7 @@ class _Unpacker:
 class _LayerUnpacker(_Unpacker):
     """Unpacks a layer into a layer directory."""
 
-    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+    def _special(self, path: bytes, name: bytes) -> bool:
         if not name.startswith(whiteout.PREFIX):
             return False
         if name == whiteout.OPAQUE_MARKER:
@@ -446,7 +446,7 @@ class _LayerUnpacker(_Unpacker):
 class _TreeUnpacker(_Unpacker):
     """Carries out on a tree what a layer says."""
 
-    def _special(self, entry: Entry, path: bytes, name: bytes) -> bool:
+    def _special(self, path: bytes, name: bytes) -> bool:
         if not name.startswith(whiteout.PREFIX):
             return False
         if name == whiteout.OPAQUE_MARKER:
