@@ -89,6 +89,8 @@ def renew(used: Bundle | None) -> None:
     """Make a bundle if none was used, or an old one, as Python makes `__pycache__`: where it may, and never failing."""
     if sys.dont_write_bytecode or (used is not None and not used.is_old):
         return
+    if not os.access(f"{_PACKAGE}/__pycache__", os.W_OK):
+        return  # it would be made for nothing, by each call
     try:
         write()
     except OSError:
