@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time builders on the same workloads, in turn, and write docs/performance.md.
 
-    benchmarks/run.py [--only small,runs40] [--builders inlay,buildkit] [--runs 5] [--report FILE]
+    benchmarks/run.py [--only small,runs40] [--builders inlay,buildkit] [--runs 5] [--once buildah] [--report FILE]
 
 Needs docker-registry and busybox-static (Debian packages of these names). Builders that are not installed
 are left out, with a word. Three scenarios, each a whole process, push included:
@@ -61,12 +61,13 @@ def main() -> None:
         for workload in arguments.only:
             context = f"{state}/{workload}"
             workloads.ALL[workload](context, base)
-            for _ in range(arguments.runs):
+            for number in range(arguments.runs):
                 for builder in compared:
-                    measure(builder, workload, context, host, costs)
+                    if not number or builder.name not in arguments.once:
+                        measure(builder, workload, context, host, costs)
             shutil.rmtree(context)
             print("\n".join(rows(costs, workload, arguments.builders)), flush=True)
-        text = report(costs, arguments.only, compared, arguments.runs)
+        text = report(costs, arguments.only, compared, arguments.runs, once=arguments.once)
     if arguments.report:
         write_report(arguments.report, text)
         for name in set(arguments.builders) - {"inlay"} if "inlay" in arguments.builders else ():
@@ -104,6 +105,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_names(known), default=known, metavar="WORKLOAD,…")
     parser.add_argument("--builders", type=_names(list(builders.ALL)), default=found, metavar="BUILDER,…")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(
+        "--once",
+        type=_names(list(builders.ALL)),
+        default=[],
+        metavar="BUILDER,…",
+        help="builders that are measured once: they take minutes",
+    )
     parser.add_argument("--report", default=REPORT, help="where the table goes; empty: print it only")
     return parser.parse_args()
 
@@ -199,16 +207,19 @@ def rows(costs: Costs, workload: str, names: list[str]) -> list[str]:
     return lines
 
 
-def report(costs: Costs, only: list[str], compared: list[builders.Builder], runs: int) -> str:
+def report(
+    costs: Costs, only: list[str], compared: list[builders.Builder], runs: int, *, once: list[str]
+) -> str:
     """The part of docs/performance.md that is measured."""
     names = [builder.name for builder in compared]
     heads = ["workload", "scenario", *(f"{name} (s)" for name in names)]
     if "inlay" in names:
         heads += [f"inlay / {name}" for name in names if name != "inlay"] + ["inlay's memory (MB)"]
     versions = "; ".join(builder.version for builder in compared)
+    told = f" (once: {', '.join(once)})" if once else ""
     lines = [
         f"{time.strftime('%Y-%m-%d')}; {versions}; {machine()}.",
-        f"Medians of {runs} runs, builders in turn; memory is the largest of all runs.",
+        f"Medians of {runs} runs{told}, builders in turn; memory is the largest of all runs.",
         "",
         "| " + " | ".join(heads) + " |",
         "|---|---|" + "---:|" * (len(heads) - 2),
