@@ -45,6 +45,7 @@ Costs = dict[tuple[str, str, str], list[Cost]]
 
 def main() -> None:
     arguments = _arguments()
+    load = os.getloadavg()[0]
     for name in set(builders.ALL) - set(arguments.builders):
         print(f"{name} is left out: {_reason(name)}", flush=True)
     with (
@@ -67,7 +68,7 @@ def main() -> None:
                         measure(builder, workload, context, host, costs)
             shutil.rmtree(context)
             print("\n".join(rows(costs, workload, arguments.builders)), flush=True)
-        text = report(costs, arguments.only, compared, arguments.runs, once=arguments.once)
+        text = report(costs, arguments.only, compared, arguments.runs, once=arguments.once, load=load)
     if arguments.report:
         write_report(arguments.report, text)
         for name in set(arguments.builders) - {"inlay"} if "inlay" in arguments.builders else ():
@@ -208,7 +209,13 @@ def rows(costs: Costs, workload: str, names: list[str]) -> list[str]:
 
 
 def report(
-    costs: Costs, only: list[str], compared: list[builders.Builder], runs: int, *, once: list[str]
+    costs: Costs,
+    only: list[str],
+    compared: list[builders.Builder],
+    runs: int,
+    *,
+    once: list[str],
+    load: float,
 ) -> str:
     """The part of docs/performance.md that is measured."""
     names = [builder.name for builder in compared]
@@ -219,7 +226,7 @@ def report(
     told = f" (once: {', '.join(once)})" if once else ""
     lines = [
         f"{time.strftime('%Y-%m-%d')}; {versions}; {machine()}.",
-        f"Medians of {runs} runs{told}, builders in turn; memory is the largest of all runs.",
+        f"Medians of {runs} runs{told}, builders in turn; memory is the largest of all runs. Load before: {load:.1f}.",
         "",
         "| " + " | ".join(heads) + " |",
         "|---|---|" + "---:|" * (len(heads) - 2),
