@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as theirs
+import sys
 from typing import Any
 
 import pytest
@@ -25,15 +26,23 @@ def test_what_is_written_is_what_json_writes(value: Any, ensure_ascii: bool) -> 
     assert json.loads(theirs.dumps(value, indent=2) + "\n") == value
 
 
+@pytest.mark.parametrize("imported", [True, False])
 @pytest.mark.parametrize(
     "text",
     [
         *("", " ", "{", "[1,]", '{"a" 1}', "1 2", '"\n"', "nul", "[1] x", "\ufeff1", "{'a':1}", '"\\x"'),
+        *('{"x', '[[{"a":"\\u12'),
         *("NaN", "-Infinity", " \t\r\n[1]\n", "1e5", "-0", '"\\ud800"', "[" * 20 + "]" * 20),
         *(b'"\xff"', b"\xef\xbb\xbf1", '"\u20ac"'.encode(), '{"a":1}'.encode("utf-16"), b'"\xed\xa0\x80"'),
     ],
 )
-def test_what_is_read_or_refused_is_what_json_reads_or_refuses(text: str | bytes) -> None:
+def test_what_is_read_or_refused_is_what_json_reads_or_refuses(
+    text: str | bytes, imported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not imported:
+        for name in [name for name in sys.modules if name == "json" or name.startswith("json.")]:
+            monkeypatch.delitem(sys.modules, name)  # the scanner looks there for the error that it raises
+
     def outcome(loads: Any) -> str:
         try:
             return repr(loads(text))

@@ -32,7 +32,9 @@ def loads(text: str | bytes) -> Any:
             value, end = _scan(document, 0)
             if end == len(document) or not document[end:].strip(_BLANKS):
                 return value
-        except (StopIteration, UnicodeDecodeError):
+        except (StopIteration, UnicodeDecodeError, SystemError):
+            # Before Python 3.13 the scanner finds the error it is to raise in `json.decoder` if that is imported, and
+            # else returns without one, which is a SystemError.
             pass
     import json
 

@@ -303,7 +303,13 @@ class LayoutFolder(Layout):
             return []
         notes = (REF_NAME, IMAGE_NAME)
         key = [descriptor.annotation(note) for note in notes]
-        return [other for other in self.images() if [other.annotation(note) for note in notes] != key]
+        try:
+            listed = self.images()
+        except ContentError as error:
+            raise ExportError(
+                f"{error}; it cannot be added to: delete the file, or write elsewhere"
+            ) from error
+        return [other for other in listed if [other.annotation(note) for note in notes] != key]
 
     def _write(self, name: str, data: bytes) -> None:
         partial = f"{self.path}/.{name}.{os.urandom(6).hex()}"

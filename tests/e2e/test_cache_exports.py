@@ -178,6 +178,21 @@ def test_a_local_cache_has_tags_and_reset_deletes_what_none_of_them_needs(
     )
 
 
+def test_a_local_cache_whose_index_is_half_written_is_told_and_not_used(
+    inlay: Inlay, context: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache"
+    build(inlay, context, "one", "--cache-to", f"type=local,dest={folder}")
+    (folder / "index.json").write_text('{"schemaVersion":2,"manif')
+    done = build(inlay, context, "two", "--cache-from", f"type=local,src={folder}")
+    assert f"WARN: cache {folder} is not used: {folder}/index.json: the manifest is not JSON" in done.err
+    to = f"type=local,dest={folder}"
+    done = inlay("build", "--root", str(tmp_path / "two"), "-q", "--cache-to", to, str(context))
+    assert done.code == 1
+    assert done.err.endswith("it cannot be added to: delete the file, or write elsewhere\n")
+    build(inlay, context, "two", "--cache-to", f"{to},ignore-error=true")
+
+
 def test_a_local_cache_is_read_by_digest_and_out_of_an_archive(
     inlay: Inlay, context: Path, tmp_path: Path
 ) -> None:
