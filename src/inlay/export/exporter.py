@@ -134,7 +134,8 @@ class Exporter:
     async def _push(self, name: Reference, made: MadeImages, view: Shown) -> None:
         place = self._places.registry(name)
         repository = self._places.repository(name)
-        if await in_thread(repository.has_manifest, made.top.descriptor, name.tag):
+        # An image that layers were sent ahead for is a new one: to push it is no more than to ask.
+        if self._shipping is None and await in_thread(repository.has_manifest, made.top.descriptor, name.tag):
             with view.status(f"{name}@{made.top.digest} is there already"):
                 pass
             return await self._lay_beside(made, repository, view, location=place.location, host=name.domain)
