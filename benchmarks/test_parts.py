@@ -6,7 +6,6 @@ Each is named for what it does once; pytest-benchmark prints how long that takes
 from __future__ import annotations
 
 import hashlib
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,7 @@ from inlay.archive.compression import BlobWriter
 from inlay.archive.contenthash import content_digest
 from inlay.archive.diff import layer_entries
 from inlay.archive.layer import apply_layer
-from inlay.archive.packing import pack_layer
+from inlay.archive.packing import Stop, pack_layer
 from inlay.archive.sourcefile import Sources
 from inlay.archive.tar import write_entries
 from inlay.cache.config import config_of, graph_of, parse_config
@@ -111,7 +110,7 @@ def test_streaming_a_layer_of_2000_files(
             Sources() as sources,
         ):
             noted.carry_out(plan_action(COPY_ALL, noted, source=tree))
-            return pack_layer(noted.layer.entries(sources), store, codec, stop=Event()).blob.size
+            return pack_layer(noted.layer.entries(sources), store, codec, stop=Stop()).blob.size
 
     assert benchmark(stream) > MIB
 

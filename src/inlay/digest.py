@@ -9,6 +9,7 @@ from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _hashlib import HASH as Hash  # noqa: N811 - it is a class
+    from collections.abc import Callable
     from hashlib import sha256 as text_sha256
 else:
     try:
@@ -44,10 +45,16 @@ def sha256(data: bytes | bytearray | memoryview = b"", *, size: int = 0) -> Hash
     if _slow_left > 0:
         _slow_left -= size or len(data)
         if _slow_left <= 0:
-            import hashlib
-
-            _begin = hashlib.sha256
+            _begin = _openssl_sha256()
     return _begin(data)
+
+
+def _openssl_sha256() -> Callable[..., Hash]:
+    try:
+        from _hashlib import openssl_sha256
+    except ImportError:  # a Python without OpenSSL
+        return text_sha256
+    return openssl_sha256
 
 
 def hasher(algorithm: str, *, size: int) -> Hash:

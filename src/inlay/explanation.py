@@ -118,7 +118,7 @@ def _pinned(step: Step) -> tuple[str, str, str]:
     if op.scheme in ("docker-image", "oci-layout"):
         shown, _, pin = op.identifier.partition("://")[2].partition("@")
     else:
-        from inlay.sources.http import shown_url
+        from inlay.registry.url import shown_url
 
         shown = shown_url(op.identifier)
     return f"{op.scheme} {shown} {step.vertex.platform or host()}", shown, pin

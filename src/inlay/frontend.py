@@ -112,7 +112,7 @@ class Frontend:
             paths = [os.path.join(context.dockerfile_folder, each) for each in names]
             return _read(next((path for path in paths if os.path.exists(path)), paths[0]), name)
         assert self._tree is not None
-        from inlay.sources.http import shown_url
+        from inlay.registry.url import shown_url
 
         for each in names:
             text = _read_in(self._tree, each)

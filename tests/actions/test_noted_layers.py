@@ -11,7 +11,6 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +23,7 @@ from inlay.actions.noting import NotedLayer, Unnoted
 from inlay.actions.writing import WritableTree
 from inlay.archive.codecs import Gzip, Uncompressed
 from inlay.archive.diff import layer_entries
-from inlay.archive.packing import Stopped, pack_layer
+from inlay.archive.packing import Stop, Stopped, pack_layer
 from inlay.archive.sourcefile import Sources
 from inlay.archive.tree import Tree
 from inlay.content import ContentStore
@@ -126,7 +125,7 @@ class Both:
 
     def _packed(self, entries: Iterable[Entry], directory: str = "") -> bytes:
         packed = pack_layer(
-            entries, self._store, Uncompressed(), stop=Event(), mtime_limit_ns=LIMIT_NS, directory=directory
+            entries, self._store, Uncompressed(), stop=Stop(), mtime_limit_ns=LIMIT_NS, directory=directory
         )
         return self._store.read(packed.diff_id, 1 << 30)
 
@@ -324,7 +323,7 @@ def test_any_actions_give_the_same_layer_noted_or_written(
 def test_a_step_that_is_stopped_leaves_no_blob(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/f").write_bytes(bytes(5 << 20))
-    store, stop = ContentStore(str(tmp_path / "store")), Event()
+    store, stop = ContentStore(str(tmp_path / "store")), Stop()
     stop.set()
     with (
         Tree.at(str(tmp_path / "source")) as taken,
@@ -365,7 +364,7 @@ def test_a_file_that_changes_before_it_is_read_is_an_error(
         )
         file.write_bytes(bytes(size + 1))
         with pytest.raises(SourceError, match="/f changed during the build; build again"):
-            pack_layer(noted.layer.entries(sources), store, Gzip(), stop=Event(), directory=directory)
+            pack_layer(noted.layer.entries(sources), store, Gzip(), stop=Stop(), directory=directory)
     assert not list(store.blobs())
 
 

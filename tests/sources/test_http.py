@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inlay.sources.http import file_name, shown_url
+from inlay.registry.url import shown_url
+from inlay.sources.http import file_name
 from inlay.sources.httpdate import format_http_date, parse_http_date
 
 

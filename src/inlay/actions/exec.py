@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 
 from inlay.actions.foreign import check_runnable
@@ -18,7 +16,7 @@ from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from inlay.actions.worker import Result, Worker
     from inlay.executor.executor import Network
@@ -65,24 +63,25 @@ async def _run(worker: Worker, spec: ProcessSpec, log: StepLog) -> tuple[int, bo
     executor = await worker.executor()
 
     def run() -> int:
-        with _alarm(worker.step_timeout_s, too_long):
-            return executor.run(spec, log.write, cancellation)
+        return executor.run(spec, log.write, cancellation)
 
-    code = await in_thread(run, limiter=worker.processes, abort=cancellation.cancel)
+    code = await in_thread(
+        _within, worker.step_timeout_s, run, too_long, limiter=worker.processes, abort=cancellation.cancel
+    )
     return code, too_long.cancelled
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float, cancellation: Cancellation) -> Iterator[None]:
-    """Cancel after `seconds`, unless they are 0, or the block ends before."""
+def _within(seconds: float, run: Callable[[], int], too_long: Cancellation) -> int:
+    """What `run` returns; it is cancelled by `too_long` after `seconds`, unless they are 0."""
     if not seconds:
-        yield
-        return
-    timer = threading.Timer(seconds, cancellation.cancel)
+        return run()
+    from threading import Timer
+
+    timer = Timer(seconds, too_long.cancel)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        return run()
     finally:
         timer.cancel()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from inlay.actions.copying import CopyOptions, plan_copy
 from inlay.actions.entries import Destination
 from inlay.actions.file import plan_action
@@ -21,6 +19,7 @@ from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
 
     from inlay.actions.entries import PlannedEntry
     from inlay.actions.worker import Result, Worker
@@ -133,19 +132,40 @@ def read_by(action: FileAction, count: int) -> set[int]:
 
 def perform(actions: Sequence[FileAction], trees: Trees, target: Target) -> None:
     """Do `actions` on `target`. A tree of None is empty."""
-    with ExitStack() as stack:
-
-        def tree_of(index: int) -> Tree:
-            return trees.get(index) or stack.enter_context(Tree.empty())
-
+    with _Inputs(trees) as read:
         for action in actions:
 
             def owner_tree(index: int, changed: int = action.input) -> Tree:
-                return (target.users() if index == changed else None) or tree_of(index)
+                return (target.users() if index == changed else None) or read.tree(index)
 
             owner = find_owner(getattr(action.action, "owner", None), owner_tree)
-            source = tree_of(action.secondary_input) if isinstance(action.action, Copy) else None
+            source = read.tree(action.secondary_input) if isinstance(action.action, Copy) else None
             target.carry_out(plan_action(action.action, target, source=source, owner=owner))
+
+
+class _Inputs:
+    """The trees that actions read. One of None is empty."""
+
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
+        self._empty: Tree | None = None
+
+    def tree(self, index: int) -> Tree:
+        tree = self._trees.get(index)
+        if tree is not None:
+            return tree
+        if self._empty is None:
+            self._empty = Tree.empty()
+        return self._empty
+
+    def __enter__(self) -> _Inputs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._empty is not None:
+            self._empty.close()
 
 
 def copy_tree(source: Tree, path: str, *, owner: tuple[int, int] | None = None) -> None:

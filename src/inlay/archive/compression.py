@@ -7,15 +7,15 @@ flushed to whole bytes; zstd is one frame for each block. Every decoder reads bo
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
 from _queue import SimpleQueue
+from _thread import allocate_lock
 
 from inlay.archive.codecs import Uncompressed
 from inlay.archive.tar import lazily_zeroed
-from inlay.digest import Digest
+from inlay.digest import Digest, sha256
 from inlay.errors import ContentError
+from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Block:
         self.packed: bytes | memoryview = b""
         self.checksum = 0
         self.error: BaseException | None = None
-        self.busy = threading.Lock()
+        self.busy = allocate_lock()
 
 
 class BlobWriter:
@@ -71,15 +71,15 @@ class BlobWriter:
         self._codec = codec
         self._plain = isinstance(codec, Uncompressed)
         self._compressors = 0 if self._plain else threads or min(os.cpu_count() or 1, 8)
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Callable[[], object]] = []  # what waits for their ends
         self._to_compress: SimpleQueue[_Block | None] = SimpleQueue()
         self._to_write: SimpleQueue[_Block | None] = SimpleQueue()
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._allowed = self._compressors + 3
         self._block = self._new_block()
         self._checksums: list[tuple[int, int]] = []
-        self._diff_sha = hashlib.sha256()
-        self._sha = hashlib.sha256()
+        self._diff_sha = sha256()
+        self._sha = sha256()
         self._diff_size = 0
         self._size = 0
         self._error: BaseException | None = None
@@ -116,7 +116,7 @@ class BlobWriter:
             self._stop()
             return
         if not self._threads:
-            self._emit(self._codec.prefix)
+            self._begin(self._block.size)
             self._compress(self._block)
             self._finish(self._block)
         else:
@@ -137,7 +137,7 @@ class BlobWriter:
 
     def _submit(self, block: _Block) -> None:
         if not self._threads:
-            self._emit(self._codec.prefix)
+            self._begin(BLOCK_SIZE)
             self._start()
         if self._plain:
             self._compress(block)
@@ -148,18 +148,22 @@ class BlobWriter:
         if self._error is not None:
             raise self._error
 
+    def _begin(self, size: int) -> None:
+        """Begin a blob that holds `size` bytes or more."""
+        self._diff_sha, self._sha = sha256(size=size), sha256(size=size)
+        self._emit(self._codec.prefix)
+
     def _start(self) -> None:
-        for work in (self._write_blocks, *[self._compress_blocks] * self._compressors):
-            thread = threading.Thread(target=work, name="inlay-blob", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._threads.append(start_thread(self._write_blocks))
+        for _ in range(self._compressors):
+            self._threads.append(start_thread(self._compress_blocks))
 
     def _stop(self) -> None:
         self._to_write.put(None)
         for _ in range(self._compressors):
             self._to_compress.put(None)
-        for thread in self._threads:
-            thread.join()
+        for wait in self._threads:
+            wait()
 
     def _compress_blocks(self) -> None:
         while (block := self._to_compress.get()) is not None:

@@ -7,7 +7,6 @@ and the last part of a name is never followed. A folder that was only partly fil
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 
@@ -16,7 +15,7 @@ from inlay.archive.filecopy import copy_data
 from inlay.archive.rooted import open_folder, open_in_root, remove_tree
 from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from inlay.archive.untar import TarReader
-from inlay.digest import Digest
+from inlay.digest import Digest, sha256
 from inlay.errors import ContentError, SolveError, UnsafeArchive
 from inlay.rootless import change_owner, in_user_namespace
 from inlay.typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 _DEVICE_KINDS = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_MAX = 4096
+_MUCH = 1 << 20  # bytes that a layer is taken to have, for the choice of a hash
 _ARCHIVE_FAULTS = frozenset(
     (
         errno.EEXIST,
@@ -181,7 +181,7 @@ class _Metered:
 
     def __init__(self, source: Source, limit: int) -> None:
         self._readinto = source.readinto
-        self._sha = hashlib.sha256()
+        self._sha = sha256(size=_MUCH)
         self._limit = self._left = limit
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:

@@ -22,7 +22,6 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from threading import Event
 
     from inlay.archive.codecs import Codec
     from inlay.archive.tar import Entry
@@ -41,6 +40,18 @@ class PackedLayer(NamedTuple):
     diff_id: Digest
 
 
+class Stop:
+    """Tells the thread that packs a layer to give it up."""
+
+    __slots__ = ("wanted",)
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def set(self) -> None:
+        self.wanted = True
+
+
 class Stopped(InlayError):
     """Packing was given up, because nobody wants the blob any more."""
 
@@ -50,7 +61,7 @@ def pack_layer(
     content: ContentStore,
     codec: Codec,
     *,
-    stop: Event,
+    stop: Stop,
     mtime_limit_ns: int | None = None,
     directory: str = "",
 ) -> PackedLayer:
@@ -76,12 +87,12 @@ def pack_layer(
 class _Sink:
     """Takes the blob's bytes until it is told to stop."""
 
-    def __init__(self, ingest: Ingest, stop: Event) -> None:
+    def __init__(self, ingest: Ingest, stop: Stop) -> None:
         self._ingest = ingest
         self._stop = stop
 
     def write(self, data: bytes | memoryview, /) -> None:
-        if self._stop.is_set():
+        if self._stop.wanted:
             raise Stopped("a layer was not packed, because the build ended")
         self._ingest.write(data)
 

@@ -8,7 +8,6 @@ and so are the sizes of entries that have no data.
 from __future__ import annotations
 
 import os
-import re
 
 from inlay.archive.tar import (
     BLOCK,
@@ -315,9 +314,10 @@ def _parse_block(block: bytes, kind: bytes) -> Entry:
             name = prefix + b"/" + name
     if kind in _DEVICES:
         major, minor = _number(block[329:337]), _number(block[337:345])
-    usual = _USUAL_NUMBERS(block, 100)
-    if usual:
-        mode, uid, gid, size, mtime = [int(field, 8) for field in usual.groups()]
+    numbers = block[100:148]
+    if numbers.translate(_EVERY_DIGIT_7) == _USUAL_NUMBERS:
+        mode, uid, gid = int(numbers[:7], 8), int(numbers[8:15], 8), int(numbers[16:23], 8)
+        size, mtime = int(numbers[24:35], 8), int(numbers[36:47], 8)
     else:
         mode, uid, gid = _number(block[100:108]), _number(block[108:116]), _number(block[116:124])
         size, mtime = _size(_number(block[124:136])), _number(block[136:148])
@@ -326,7 +326,9 @@ def _parse_block(block: bytes, kind: bytes) -> Entry:
     )
 
 
-_USUAL_NUMBERS = re.compile(rb"([0-7]{7})\0" * 3 + rb"([0-7]{11})\0" * 2).match
+_EVERY_DIGIT_7 = bytes.maketrans(b"0123456", b"7777777")
+_USUAL_NUMBERS = b"7777777\0" * 3 + b"77777777777\0" * 2
+"""What the numbers of almost all headers look like, when 7 stands for any octal digit."""
 
 
 def _merge(entry: Entry, records: dict[bytes, bytes]) -> Entry:

@@ -7,7 +7,6 @@ namespace alone. Nothing is ever left to clean up.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 
@@ -100,8 +99,10 @@ def _show_own_cgroups() -> None:
     group, and so below its limits.
     """
     linux.unshare(linux.CLONE_NEWCGROUP)
-    with contextlib.suppress(OSError):  # there may be none
+    try:
         staging.attach(linux.new_mount("cgroup2"), "/sys/fs/cgroup")
+    except OSError:
+        return  # there may be none
 
 
 def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -> NoReturn:

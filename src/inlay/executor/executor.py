@@ -8,7 +8,7 @@ them to it.
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -94,7 +94,7 @@ class Cancellation:
     __slots__ = ("_cancelled", "_listeners", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._cancelled = False
         self._listeners: list[Callable[[], None]] = []
 

@@ -6,13 +6,14 @@ import os
 
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, program_missing, ready_step
+from inlay.executor.step import capabilities, program_missing, with_step
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.executor.executor import Cancellation, ProcessSpec
+    from inlay.executor.launcher import Outcome
     from inlay.executor.step import Step
 
 
@@ -32,8 +33,9 @@ class NamespacesExecutor:
 
     def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
         self.prepare()
-        with ready_step(spec) as step:
-            outcome = self._launcher.run(
+
+        def run(step: Step) -> Outcome:
+            return self._launcher.run(
                 "sandbox",
                 _arguments(spec, step),
                 step.fds,
@@ -41,6 +43,8 @@ class NamespacesExecutor:
                 cancel,
                 trusted=spec.security == "insecure",
             )
+
+        outcome = with_step(spec, run)
         if outcome.exec_errno:
             raise program_missing(spec, outcome.exec_errno)
         return outcome.exit_code

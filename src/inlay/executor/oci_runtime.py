@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from binascii import b2a_base64
@@ -11,13 +10,14 @@ from inlay import json
 from inlay.errors import SolveError
 from inlay.executor import defaults, linux, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, program_missing, ready_step
+from inlay.executor.step import capabilities, program_missing, with_step
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.executor.executor import Cancellation, ProcessSpec
+    from inlay.executor.launcher import Outcome
     from inlay.executor.step import Step
 
 _NOTHING_BUT_DATA = ["nosuid", "noexec", "nodev"]
@@ -67,17 +67,18 @@ class OCIRuntimeExecutor:
                 last_error = data[-4096:]
             on_output(fd, data)
 
+        def run(step: Step) -> Outcome:
+            return self._launcher.run(
+                "bundle",
+                self._arguments(spec, step, log_position=2 + len(step.fds)),
+                [*step.fds, log],
+                watch_output,
+                cancel,
+                trusted=spec.security == "insecure",
+            )
+
         try:
-            with ready_step(spec) as step:
-                arguments = self._arguments(spec, step, log_position=2 + len(step.fds))
-                outcome = self._launcher.run(
-                    "bundle",
-                    arguments,
-                    [*step.fds, log],
-                    watch_output,
-                    cancel,
-                    trusted=spec.security == "insecure",
-                )
+            outcome = with_step(spec, run)
             if outcome.exit_code and not cancel.cancelled:
                 self._raise_own_failure(spec, outcome.exit_code, os.pread(log, 1 << 20, 0), last_error)
         finally:
@@ -234,10 +235,12 @@ def _showing_outer_proc(config: dict[str, object]) -> dict[str, object]:
 def _logged_error(log: bytes) -> str:
     """The last error in a runtime's JSON log; empty when there is none."""
     for line in reversed(log.splitlines()):
-        with contextlib.suppress(ValueError):
+        try:
             entry = json.loads(line)
-            if entry.get("level") == "error":
-                return str(entry.get("msg", ""))
+        except ValueError:
+            continue
+        if entry.get("level") == "error":
+            return str(entry.get("msg", ""))
     return ""
 
 

@@ -6,7 +6,6 @@ that was resolved stays what it was.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -18,6 +17,7 @@ from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from types import TracebackType
 
 _MAX_SYMLINKS = 255
 _MAX_PASSWD_SIZE = 10 << 20
@@ -88,9 +88,11 @@ def make_mount_folders(root_fd: int) -> None:
 
 
 def _make_plain_folder(root_fd: int, path: str) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.mkdir(path, 0o755, dir_fd=root_fd)
         os.chmod(path, 0o755, dir_fd=root_fd)
+    except OSError:
+        return  # it is there
 
 
 def home_of(root_fd: int, uid: int) -> str:
@@ -109,27 +111,36 @@ def home_of(root_fd: int, uid: int) -> str:
     return "/"
 
 
-@contextlib.contextmanager
-def mount_points(root_fd: int, targets: Iterable[str]) -> Iterator[None]:
-    """Take out again, after the body, the empty files and folders that mounting on `targets` leaves.
+class MountPoints:
+    """Takes out again, after the body, the empty files and folders that mounting on `targets` leaves.
 
     Folders on the way that were missing go too, where nothing else is in them by then, and the times of the
     folders that stay are kept, as BuildKit does for Dockerfiles (executor/stubs.go, recursive).
     """
-    missing = []
-    for target in targets:
-        parts = list(_missing_parts(root_fd, resolve(root_fd, target)))
-        missing += parts
-        for path in reversed(parts[1:]):  # else the runtime makes them, each with a mode of its own
-            _make_plain_folder(root_fd, path)
-    try:
-        yield
-    finally:
-        for path in sorted(
-            missing, key=lambda path: path.count("/"), reverse=True
-        ):  # those within others first
-            with contextlib.suppress(OSError):
-                _remove_stub(root_fd, resolve(root_fd, path))
+
+    __slots__ = ("_missing", "_root_fd", "_targets")
+
+    def __init__(self, root_fd: int, targets: Iterable[str]) -> None:
+        self._root_fd = root_fd
+        self._targets = targets
+        self._missing: list[str] = []
+
+    def __enter__(self) -> None:
+        for target in self._targets:
+            parts = list(_missing_parts(self._root_fd, resolve(self._root_fd, target)))
+            self._missing += parts
+            for path in reversed(parts[1:]):  # else the runtime makes them, each with a mode of its own
+                _make_plain_folder(self._root_fd, path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        within_others_first = sorted(self._missing, key=lambda path: path.count("/"), reverse=True)
+        for path in within_others_first:
+            try:
+                _remove_stub(self._root_fd, resolve(self._root_fd, path))
+            except OSError:
+                continue  # something is in it
 
 
 def _missing_parts(root_fd: int, path: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 
@@ -11,13 +10,15 @@ from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import defaults, linux, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
-from inlay.typing import TYPE_CHECKING, NamedTuple
+from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from inlay.executor.executor import Mount, ProcessSpec
     from inlay.executor.staging import StagedMount
+
+T = TypeVar("T")
 
 _FIRST_FD = 2  # after stdout and stderr
 _FALLBACK_NAMESERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
@@ -34,32 +35,46 @@ class Step(NamedTuple):
     hostname: str
 
 
-@contextlib.contextmanager
-def ready_step(spec: ProcessSpec) -> Iterator[Step]:
-    """Add what the executor provides to `spec`; afterwards take its traces out of the root file system."""
-    with contextlib.ExitStack() as stack:
-        root_fd = spec.rootfs
-        if isinstance(root_fd, str):
-            root_fd = os.open(root_fd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, root_fd)
+def with_step(spec: ProcessSpec, run: Callable[[Step], T]) -> T:
+    """Call `run` with `spec` and what the executor adds to it; then take the traces out of the root file system."""
+    root_fd = _open_root(spec.rootfs)
+    try:
         etc = memory_files(_etc_files(spec))
-        stack.callback(os.close, etc)
-        mounts = _all_mounts(spec, etc)
-        _check_kinds(mounts, root_fd)
-        _check_limits(spec)
-        stack.enter_context(rootfs.mount_points(root_fd, [mount.target for mount in mounts]))
-        groups = _groups(spec)
-        rootfs.make_mount_folders(root_fd)
-        rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
-        fds: list[int] = []
-        yield Step(
-            rootfs=_position(spec.rootfs, fds),
-            mounts=[_staged(mount, fds) for mount in mounts],
-            fds=fds,
-            env=_environment(spec, root_fd),
-            groups=groups,
-            hostname=spec.hostname or DEFAULT_HOSTNAME,
-        )
+        try:
+            mounts = _all_mounts(spec, etc)
+            _check_kinds(mounts, root_fd)
+            _check_limits(spec)
+            with rootfs.MountPoints(root_fd, [mount.target for mount in mounts]):
+                return run(_step(spec, mounts, root_fd))
+        finally:
+            os.close(etc)
+    finally:
+        _close_root(spec.rootfs, root_fd)
+
+
+def _open_root(root: int | str) -> int:
+    return os.open(root, os.O_PATH | os.O_CLOEXEC) if isinstance(root, str) else root
+
+
+def _close_root(root: int | str, root_fd: int) -> None:
+    """Close what `_open_root` has opened, if it has."""
+    if isinstance(root, str):
+        os.close(root_fd)
+
+
+def _step(spec: ProcessSpec, mounts: list[Mount], root_fd: int) -> Step:
+    groups = _groups(spec)
+    rootfs.make_mount_folders(root_fd)
+    rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
+    fds: list[int] = []
+    return Step(
+        rootfs=_position(spec.rootfs, fds),
+        mounts=[_staged(mount, fds) for mount in mounts],
+        fds=fds,
+        env=_environment(spec, root_fd),
+        groups=groups,
+        hostname=spec.hostname or DEFAULT_HOSTNAME,
+    )
 
 
 def _check_limits(spec: ProcessSpec) -> None:
@@ -107,12 +122,11 @@ def _is_folder(mount: Bind) -> bool:
     try:
         if isinstance(mount.source, str) and not mount.selector:
             return os.path.isdir(mount.source)
-        with contextlib.ExitStack() as stack:
-            source = mount.source
-            if isinstance(source, str):
-                source = os.open(source, os.O_PATH | os.O_CLOEXEC)
-                stack.callback(os.close, source)
+        source = _open_root(mount.source)
+        try:
             return rootfs.is_folder(source, mount.selector or "/", missing_ok=False) is True
+        finally:
+            _close_root(mount.source, source)
     except FileNotFoundError:
         raise SolveError(
             f"the source of the mount at {mount.target}, {mount.selector}, does not exist"
@@ -213,12 +227,11 @@ def program_missing(spec: ProcessSpec, number: int) -> ProcessFailed:
 
 
 def _is_in(root: int | str, path: str) -> bool:
-    with contextlib.ExitStack() as stack:
-        if isinstance(root, str):
-            root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, root)
-        try:
-            os.close(linux.open_in_root(root, path, os.O_PATH))
-        except OSError:
-            return False
-        return True
+    root_fd = _open_root(root)
+    try:
+        os.close(linux.open_in_root(root_fd, path, os.O_PATH))
+    except OSError:
+        return False
+    finally:
+        _close_root(root, root_fd)
+    return True

@@ -19,7 +19,6 @@ over, or was killed) everything ends.
 from __future__ import annotations
 
 import _socket
-import contextlib
 import marshal
 import os
 import select
@@ -140,8 +139,10 @@ def _exit_code(status: int) -> int:
 
 
 def _report(channel: int, message: tuple[object, ...]) -> None:
-    with contextlib.suppress(OSError):  # nobody may be interested any more
+    try:
         os.write(channel, marshal.dumps(message))  # type: ignore[arg-type]
+    except OSError:
+        return  # nobody is interested any more
 
 
 def _become_step(payload: int, channel: int, fds: list[int], guard: staging.Guard) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import threading
+from _thread import allocate_lock
+from binascii import b2a_base64
 
+from inlay import json
 from inlay.progress.events import Completed, Log, Started, Transfer
 from inlay.timestamp import format_ns
 from inlay.typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ class RawJsonSink:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._started: dict[str, Started] = {}
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            self._out.write(json.dumps(self._object(event), separators=(",", ":")) + "\n")
+            self._out.write(json.dumps(self._object(event)) + "\n")
             self._out.flush()
 
     def _object(self, event: Event) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _warning(event: Warned) -> dict[str, Any]:
 
 
 def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return b2a_base64(data, newline=False).decode()
 
 
 def _time(seconds: float) -> str:

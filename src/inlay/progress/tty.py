@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from _thread import allocate_lock
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
 from inlay.progress.plain import completed_text, printable, size_text, whole_lines
@@ -42,7 +42,7 @@ class TtySink:
         self._running: dict[str, _Step] = {}
         self._drawn = 0
         self._last_draw = 0.0
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def __call__(self, event: Event) -> None:
         with self._lock:

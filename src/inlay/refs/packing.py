@@ -10,10 +10,9 @@ from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Event
 
     from inlay.archive.codecs import Codec
-    from inlay.archive.packing import PackedLayer
+    from inlay.archive.packing import PackedLayer, Stop
     from inlay.archive.planned import PlannedLayer
     from inlay.content import ContentStore
     from inlay.refs.availability import Availability
@@ -78,9 +77,9 @@ class Packing:
 
         Raises `SourceError` for a file that cannot be read, `ContentError` for one that changes meanwhile.
         """
-        from threading import Event
+        from inlay.archive.packing import Stop
 
-        stop = Event()
+        stop = Stop()
         roots = await self._unpacking.directories(base) if mounted else []
         incoming = await in_thread(self._snapshotter().receive) if mounted else None
         try:
@@ -122,12 +121,10 @@ class Packing:
         return packed
 
     async def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> PackedLayer:
-        from threading import Event
-
         from inlay.archive.diff import layer_entries
-        from inlay.archive.packing import pack_layer
+        from inlay.archive.packing import Stop, pack_layer
 
-        stop, limit_ns = Event(), self._mtime_limit_ns()
+        stop, limit_ns = Stop(), self._mtime_limit_ns()
 
         def write() -> PackedLayer:
             entries = layer_entries(self._snapshotter().upper(directory), lower=lower)
@@ -136,7 +133,7 @@ class Packing:
         return await in_thread(write, limiter=self._disk, abort=stop.set)
 
     def _write_planned(
-        self, planned: PlannedLayer, codec: Codec | None, directory: str, stop: Event
+        self, planned: PlannedLayer, codec: Codec | None, directory: str, stop: Stop
     ) -> PackedLayer | None:
         from inlay.archive.layer import apply_entries
         from inlay.archive.packing import pack_layer

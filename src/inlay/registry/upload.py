@@ -6,9 +6,8 @@ does not tell, it begins anew.
 
 from __future__ import annotations
 
-import re
-
 from inlay.errors import ContentError, RegistryError
+from inlay.regexp import regexp
 from inlay.registry.transport import Body, Request, TransientError
 from inlay.registry.wire import CHUNK
 from inlay.typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from inlay.registry.url import Url
     from inlay.registry.wire import Response
 
+_RANGE = regexp(r"(?:bytes=)?0-([0-9]{1,18})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -65,7 +65,7 @@ class _Session:
         request = self.request("GET", location, reference)
         try:
             with self._repository.transport.attempt(request) as response:
-                had = re.fullmatch(r"(?:bytes=)?0-([0-9]{1,18})", response.header("range"))
+                had = _RANGE.fullmatch(response.header("range"))
                 if response.status == 204 and had and int(had[1]):  # 0-0 is said of nothing and of one byte
                     self.location, self.offset = location, int(had[1]) + 1
                     self.moved(request, response)

@@ -76,6 +76,15 @@ class Url(NamedTuple):
         return f"{self.scheme}://{self.netloc}{self.target.partition('?')[0]}"
 
 
+def shown_url(url: str) -> str:
+    """`url`, of any scheme, for messages and descriptions: without credentials and query, which may be secret."""
+    head, separator, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    if not separator:
+        return head
+    authority, slash, path = rest.partition("/")
+    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
     """Take apart what names a server, with the scheme's port if it has none; the host is empty if that fails."""
     if text.startswith("["):

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 
 from inlay.archive.diff import all_entries
 from inlay.archive.layer import merge_entries
 from inlay.archive.rooted import remove_tree
 from inlay.archive.whiteout import is_whiteout
+from inlay.digest import text_sha256
 from inlay.snapshot.snapshotter import copy_root_looks, items_below, lock_unused
 from inlay.typing import TYPE_CHECKING
 
@@ -99,7 +99,7 @@ def _is_plain(layer_directory: str) -> bool:
 
 
 def _key(layers: Sequence[LayerDir]) -> str:
-    return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:32]
+    return text_sha256("\n".join(layers).encode()).hexdigest()[:32]
 
 
 def _find(dirs: LayerDirs, key: str) -> Merged | None:

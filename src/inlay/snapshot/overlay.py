@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 
 from inlay.archive import whiteout
 from inlay.archive.tidy import tidy_layer
@@ -12,6 +11,7 @@ from inlay.rootless import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
+from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -165,9 +165,8 @@ class Overlay(LayerDirs):
             except BaseException as error:  # belongs to whoever waits
                 outcome.append(error)
 
-        thread = threading.Thread(target=mount, name="inlay-mount")
-        thread.start()
-        thread.join()
+        wait = start_thread(mount)
+        wait()
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
         return outcome[0]

@@ -14,6 +14,7 @@ from inlay.errors import ContentError, SourceError
 from inlay.llb.source_keys import http_key, source_digest
 from inlay.refs.ref import Ref
 from inlay.registry.dial import Abort
+from inlay.registry.url import shown_url
 from inlay.sources.httpdate import format_http_date, parse_http_date
 from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING, NamedTuple
@@ -157,12 +158,3 @@ def _disposed(header: str) -> str:
 
         return unquote(text.partition("'")[2], errors="replace")
     return fields.get("filename", "")
-
-
-def shown_url(url: str) -> str:
-    """`url` for messages and descriptions: without credentials and query, which may be secret."""
-    head, separator, rest = url.partition("#")[0].partition("?")[0].partition("://")
-    if not separator:
-        return head
-    authority, slash, path = rest.partition("/")
-    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"

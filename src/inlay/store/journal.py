@@ -48,6 +48,8 @@ class Journal:
     def step(self, key: str) -> StepNote | None:
         """What the step with this key was."""
         raw = self._read(f"step-{_hex(key)}")
+        if not raw:
+            return None
         try:
             name, pre_image, paths, contents = json.loads(raw)
             return StepNote(
