@@ -122,6 +122,32 @@ def test_setuid_survives_a_change_of_owner(layer: Path) -> None:
     assert stat.S_IMODE((layer / "su").stat().st_mode) == 0o6755
 
 
+def test_files_belong_to_whom_the_archive_says_whatever_their_folder_would_have_it(layer: Path) -> None:
+    """A file made in a folder with the setgid bit has the folder's group at first."""
+    entries = [
+        Entry(b"mail", tar.DIRECTORY, 0o2775, gid=8),
+        file(b"mail/root's"),
+        Entry(b"mail/link", tar.SYMLINK, link=b"x"),
+        Entry(b"mail/of", tar.DIRECTORY, 0o755, uid=1000),
+        file(b"mail/of/root"),
+        Entry(b"bin", tar.DIRECTORY, 0o755),
+        Entry(b"bin/tool", uid=1000),
+        Entry(b"bin/other", gid=1000),
+        file(b"bin/own"),
+        hard_link(b"bin/same", b"bin/tool")._replace(uid=1000),
+    ]
+    apply_layer(archive(*entries), layer)
+    owners = {path.name: (path.lstat().st_uid, path.lstat().st_gid) for path in layer.rglob("*")}
+    assert {name: owner for name, owner in owners.items() if owner != (0, 0)} == {
+        "mail": (0, 8),
+        "of": (1000, 0),
+        "tool": (1000, 0),
+        "other": (0, 1000),
+        "same": (1000, 0),
+    }
+    assert stat.S_IMODE((layer / "mail/of").stat().st_mode) == 0o755
+
+
 def test_names_need_not_be_utf8(layer: Path) -> None:
     apply_layer(archive(file(b"caf\xe9/\xff")), str(layer))
     assert os.listdir(os.fsencode(layer)) == [b"caf\xe9"]
@@ -377,6 +403,11 @@ def test_merging_copies_everything_about_a_file(layer: Path, tmp_path: Path) -> 
         (b".", b""),
         (b"/", b""),
         (b"...", b"..."),
+        (b"./", b""),
+        (b"./.a", b".a"),
+        (b"a/.b", b"a/.b"),
+        (b"a/..", b""),
+        (b"a/.", b"a"),
     ],
 )
 def test_names_are_cleaned(name: bytes, clean: bytes) -> None:

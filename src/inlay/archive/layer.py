@@ -159,7 +159,13 @@ def clean_name(name: bytes) -> bytes:
 
     Raises `UnsafeArchive` where it leads above the root.
     """
-    if b"/" not in name and name not in (b".", b".."):
+    name = name.removeprefix(b"./")
+    if (
+        not name.startswith((b".", b"/"))
+        and not name.endswith(b"/")
+        and b"/." not in name
+        and b"//" not in name
+    ):
         return name
     parts: list[bytes] = []
     for part in name.split(b"/"):
@@ -216,6 +222,8 @@ class _Unpacker:
         self._root = _open_root(directory)
         self._parent = -1
         self._parent_path = b""
+        self._caller = os.geteuid(), os.getegid()
+        self._owner: tuple[int, int] | None = None  # whom new files in the parent belong to, if that is known
         self._folders: dict[bytes, int] = {}  # path → mtime, set when nothing will be put in there any more
         self.implied: dict[bytes, None] = {}
         self.count = 0
@@ -245,8 +253,10 @@ class _Unpacker:
         if not path:
             return  # a layer does not say how the root looks (containerd ignores it as well)
         folder, _, name = path.rpartition(b"/")
-        self._enter(folder)
-        if self._special(path, name):
+        if folder != self._parent_path or self._parent < 0:
+            self._enter(folder, self._make_implied)
+        if name.startswith(whiteout.PREFIX):
+            self._hide(path, name)
             return
         try:
             self._make(entry, path, name)
@@ -257,8 +267,8 @@ class _Unpacker:
             else:
                 self._replace(entry, path, name)
 
-    def _special(self, path: bytes, name: bytes) -> bool:
-        """Whether the entry means something else than a file of that name, and was seen to."""
+    def _hide(self, path: bytes, name: bytes) -> None:
+        """Do what an entry that is no file, but a whiteout, says."""
         raise NotImplementedError
 
     def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
@@ -298,14 +308,15 @@ class _Unpacker:
             raise ContentError(
                 f"the entry {os.fsdecode(path)} is of kind {kind!r}, which no layer may contain"
             )
-        self._dress(entry, path, name)
+        self._dress(entry, path, name, owner=self._owner if kind != HARD_LINK else None)
 
     def _make_file(self, entry: Entry, name: bytes) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._parent)
         try:
             if entry.size:
                 self._fill(entry, fd)
-            self._chown(entry, fd)
+            if (entry.uid, entry.gid) != self._owner:
+                self._chown(entry, fd)
             for key, value in entry.xattrs:
                 _set_xattr(fd, key, value, entry)
             os.fchmod(fd, entry.mode)  # after chown, which takes the setuid bit away
@@ -337,13 +348,14 @@ class _Unpacker:
         finally:
             os.close(fd)
 
-    def _dress(self, entry: Entry, path: bytes, name: bytes) -> None:
-        """Give a file that exists its owner, xattrs, mode and time."""
+    def _dress(self, entry: Entry, path: bytes, name: bytes, *, owner: tuple[int, int] | None = None) -> None:
+        """Give a file that exists, and belongs to `owner` if that is known, its owner, xattrs, mode and time."""
         parent = self._parent
         if entry.kind == DIRECTORY:
             self._folders[path] = entry.mtime_ns
             self.implied.pop(path, None)
-        self._chown(entry, name)
+        if (entry.uid, entry.gid) != owner:
+            self._chown(entry, name)
         for key, value in entry.xattrs:
             _set_xattr(b"/proc/self/fd/%d/%s" % (parent, name), key, value, entry)
         is_link = entry.kind == SYMLINK or (
@@ -360,13 +372,13 @@ class _Unpacker:
         except SolveError as error:
             raise ContentError(error.message) from error
 
-    def _enter(self, folder: bytes) -> None:
-        """Have the parent `folder` open, making what is missing of it."""
-        if self._parent >= 0 and folder == self._parent_path:
-            return
+    def _enter(self, folder: bytes, make: Callable[[int, bytes, bytes], None] | None) -> None:
+        """Have the parent `folder` open; `make` makes what is missing of it."""
         self._forget_parent()
-        self._parent = open_folder(self._root, folder, self._make_implied) if folder else os.dup(self._root)
+        self._parent = open_folder(self._root, folder, make) if folder else os.dup(self._root)
         self._parent_path = folder
+        status = os.fstat(self._parent)  # a new file gets the group of its folder, if not that of the caller
+        self._owner = self._caller if (status.st_uid, status.st_gid) == self._caller else None
 
     def _forget_parent(self) -> None:
         if self._parent >= 0:
@@ -382,51 +394,40 @@ class _Unpacker:
     def _finish_folders(self) -> None:
         self._forget_parent()
         for path, mtime_ns in self._folders.items():
-            parent, _, name = path.rpartition(b"/")
             try:
-                fd = open_folder(self._root, parent)
+                self._finish_folder(path, mtime_ns)
             except (FileNotFoundError, NotADirectoryError):
                 self.implied.pop(path, None)  # a later entry has replaced it
-                continue
-            try:
-                self._finish_folder(fd, name or b".", path, mtime_ns)
-            finally:
-                os.close(fd)
 
-    def _finish_folder(self, parent: int, name: bytes, path: bytes, mtime_ns: int) -> None:
-        try:
-            is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
-        except FileNotFoundError:
-            is_folder = False
-        if is_folder:
-            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
-        else:
-            self.implied.pop(path, None)
+    def _finish_folder(self, path: bytes, mtime_ns: int) -> None:
+        folder, _, name = path.rpartition(b"/")
+        if folder != self._parent_path or self._parent < 0:
+            self._enter(folder, make=None)
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=self._parent).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._parent, follow_symlinks=False)
 
 
 class _LayerUnpacker(_Unpacker):
     """Unpacks a layer into a layer directory."""
 
-    def _special(self, path: bytes, name: bytes) -> bool:
-        if not name.startswith(whiteout.PREFIX):
-            return False
+    def _hide(self, path: bytes, name: bytes) -> None:
         if name == whiteout.OPAQUE_MARKER:
             self._mark_opaque(b".")
-            return True
+            return
         if name.startswith(whiteout.META_PREFIX):
-            return True  # what AUFS left behind
+            return  # what AUFS left behind
         gone = _gone(name, path)
         try:
             whiteout.make_whiteout(gone, self._parent)
         except FileExistsError:  # this layer's own file stays: a whiteout is about the layers below
             if stat.S_ISDIR(os.lstat(gone, dir_fd=self._parent).st_mode):
                 self._mark_opaque(gone)
-        return True
 
     def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
         super()._replace(entry, path, name)
         if entry.kind == DIRECTORY:  # what it replaces had hidden the folder below
-            self._enter(path.rpartition(b"/")[0])
+            self._enter(path.rpartition(b"/")[0], self._make_implied)
             self._mark_opaque(name)
 
     def _make_implied(self, parent: int, name: bytes, path: bytes) -> None:
@@ -446,15 +447,12 @@ class _LayerUnpacker(_Unpacker):
 class _TreeUnpacker(_Unpacker):
     """Carries out on a tree what a layer says."""
 
-    def _special(self, path: bytes, name: bytes) -> bool:
-        if not name.startswith(whiteout.PREFIX):
-            return False
+    def _hide(self, path: bytes, name: bytes) -> None:
         if name == whiteout.OPAQUE_MARKER:
             for gone in os.listdir(b"/proc/self/fd/%d" % self._parent):
                 remove_tree(gone, self._parent)
         elif not name.startswith(whiteout.META_PREFIX):
             remove_tree(_gone(name, path), self._parent)
-        return True
 
 
 def _gone(name: bytes, path: bytes) -> bytes:

@@ -66,7 +66,7 @@ class TarReader:
         "position",
     )
 
-    def __init__(self, source: Source, *, buffer_size: int = 1 << 20) -> None:
+    def __init__(self, source: Source, *, buffer_size: int = 1 << 18) -> None:
         self._source = source
         self._buffer = bytearray(max(buffer_size, BLOCK))
         self._view = memoryview(self._buffer)
@@ -78,8 +78,7 @@ class TarReader:
         self.position = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        while (entry := self._next()) is not None:
-            yield entry
+        return iter(self._next, None)
 
     def read(self) -> bytes:
         """The data of the current entry, in one piece; a sparse file's without its holes filled."""
@@ -131,7 +130,8 @@ class TarReader:
         pairs: list[bytes] = []
         long_name = long_link = b""
         while True:
-            self._skip()
+            if self._left or self._padding:
+                self._skip()
             block = self._header()
             if block is None:
                 return None
@@ -307,6 +307,8 @@ def is_header(block: bytes) -> bool:
 def _parse_block(block: bytes, kind: bytes) -> Entry:
     """The values of one header block."""
     name = _text(block[:100])
+    if kind == DIRECTORY:
+        name = name.rstrip(b"/")
     major = minor = 0
     if block[257:263] == b"ustar\0":
         prefix = _text(block[345:476] if block[508:512] == b"tar\0" else block[345:500])
@@ -401,8 +403,7 @@ def _pair(numbers: list[bytes]) -> Segments:
 
 
 def _text(field: bytes) -> bytes:
-    end = field.find(0)
-    return field if end < 0 else field[:end]
+    return field.partition(b"\0")[0]
 
 
 def _number(field: bytes) -> int:
