@@ -7,9 +7,9 @@
 - `Frontend.convert`: the Dockerfile is read, and its stages become LLB and image configs.
 - `_solve`: the solver looks for each step in the caches, by its definition and then by the content that goes into it,
   and runs what is not there (`actions.worker`); records of all that become the cache of this build.
+- `_remember`: what the steps were is noted, so that a later build can say why it runs them again; meanwhile
 - `Exporter.write`: layers are packed, and images are pushed or written, with their cache inside;
-- `Exporter.export_caches`: the cache goes to where `--cache-to` wants it;
-- `_remember`: what the steps were is noted, so that a later build can say why it runs them again.
+- `Exporter.export_caches`: the cache goes to where `--cache-to` wants it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from inlay.solver.solver import NotCached, Solver
 from inlay.solver.vertex import Edge
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store
-from inlay.tasks import Cancelled, gather, in_thread, run, spawn
+from inlay.tasks import Cancelled, all_done, gather, in_thread, run, spawn
 from inlay.timestamp import now_ns
 from inlay.typing import TYPE_CHECKING
 
@@ -175,6 +175,7 @@ class _Build:
         self.imported: list[tuple[str, list[RecordGraph]]] = []
         self.solver: Solver[Result] | None = None
         self.steps: dict[str, Step] = {}
+        self.outcomes: tuple[StepOutcome, ...] = ()
 
     async def run(self) -> BuildResult:
         try:
@@ -185,15 +186,13 @@ class _Build:
             await gather(importing)
             written = await self._make(converted)
             self.frontend.save()
-            result = self._result(next((each for each in written if each.digest), Written()))
-            self._remember()
-            return result
+            return self._result(next((each for each in written if each.digest), Written()))
         except DockerfileError:
             raise
         except SolveError as error:
             error.excerpt = self.frontend.excerpt(error.location)
             error.steps = self._outcomes()
-            self._remember()
+            await self._remember()
             raise
         finally:
             self.worker.close()
@@ -207,9 +206,14 @@ class _Build:
         while True:
             try:
                 built = await self._solve(converted)
+                self.outcomes = self._outcomes()
                 spawn(self.worker.dismiss())
-                written = await self.exporter.write(built)
-                await self.exporter.export_caches(self.records)
+                remembering = spawn(self._remember())
+                try:
+                    written = await self.exporter.write(built)
+                    await self.exporter.export_caches(self.records)
+                finally:
+                    await all_done([remembering])  # it reads trees that are closed next
                 return written
             except BlobLost as error:
                 if not self.refs.give_up(error):
@@ -324,7 +328,7 @@ class _Build:
         )
         return explainer.explained(self.observer.outcomes)
 
-    def _remember(self) -> None:
+    async def _remember(self) -> None:
         """Note for later builds what the steps were, if this one may have learned anything.
 
         Not where all came out of an import into a new store: that may never be used again.
@@ -337,7 +341,7 @@ class _Build:
         from inlay.store.journal import Journal
 
         try:
-            remember(self.solver, self.steps.values(), Journal(self.store.root))
+            await in_thread(remember, self.solver, self.steps.values(), Journal(self.store.root))
         except (InlayError, OSError) as error:
             self._warn(f"what steps were is not remembered: {error}")
 
@@ -359,7 +363,7 @@ class _Build:
         return BuildResult(
             written.digest,
             written.config_digest,
-            self._outcomes(),
+            self.outcomes,
             self.places.bytes_pulled,
             self.places.bytes_pushed,
             tuple(self.frontend.warnings),
