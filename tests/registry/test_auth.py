@@ -88,6 +88,15 @@ def test_wrong_credentials_are_named_with_what_to_do_and_not_repeated(
     assert len(fake.requests) == 2
 
 
+@pytest.mark.parametrize("asked", [{}, {"WWW_Authenticate": "Negotiate"}, {"WWW_Authenticate": ", ,"}])
+def test_a_refusal_that_asks_for_nothing_known_is_told(
+    asked: dict[str, str], fake: FakeRegistry, connect: Connect
+) -> None:
+    fake.fault("", "", answer(401, **asked))
+    with pytest.raises(Unauthorized, match=f"docker login {fake.host}"):
+        read(fake.host, connect(lambda host: WHO))
+
+
 def bearer(place: FakeRegistry) -> str:
     return f'Bearer realm="http://{place.host}/token",service="the service",scope="repository:app:pull"'
 

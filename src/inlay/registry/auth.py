@@ -78,7 +78,7 @@ def parse_challenges(header: str) -> list[Challenge]:
                 for name, quoted, bare in _PARAMETER.findall(header[piece.end() : end])
             },
         )
-        for piece, end in zip(pieces, ends, strict=True)
+        for piece, end in zip(pieces, ends, strict=False)  # one end, and no piece, in a header without any
     ]
 
 
