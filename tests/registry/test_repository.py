@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from fake_registry import answer
 from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
 from inlay.oci.descriptor import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from fake_registry import FakeRegistry
     from inlay.registry.transport import Transport
+
+
+LARGE = bytes(100_000)
 
 
 def describe(data: bytes, media_type: str = OCI_LAYER) -> Descriptor:
@@ -99,10 +103,39 @@ def test_what_was_pushed_is_not_looked_for_again(
 ) -> None:
     transport = connect()
     for _ in range(2):
-        push(Repository(fake.host, "app", transport), b"data")
+        push(Repository(fake.host, "app", transport), LARGE)
     assert len(fake.seen("HEAD")) == 1
-    push(Repository(fake.host, "other", transport), b"data")
+    push(Repository(fake.host, "other", transport), LARGE)
     assert len(fake.seen("HEAD")) == 2
+
+
+def test_a_new_small_blob_takes_two_requests(fake: FakeRegistry, connect: Callable[..., Transport]) -> None:
+    assert push(Repository(fake.host, "app", connect()), b"data") == "pushed"
+    digest = describe(b"data").digest.replace(":", "%3A")
+    assert fake.seen() == [
+        f"POST /v2/app/blobs/uploads/?mount={digest}&from=app",
+        f"PUT /v2/app/blobs/uploads/ID?state=1&digest={digest}",
+    ]
+
+
+def test_a_small_blob_that_is_here_takes_one_request(
+    repository: Repository, connect: Callable[..., Transport]
+) -> None:
+    data = uuid4().bytes
+    push(repository, data)
+    later = Repository(repository.host, repository.path, connect())
+    sent = later.transport.traffic.pushed
+    assert push(later, data) == "exists"
+    assert later.transport.traffic.pushed == sent
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 429, 500, 501, 503])
+def test_a_registry_that_fails_at_mounts_gets_the_bytes(
+    status: int, fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    fake.fault("POST", "mount=", answer(status))
+    assert push(Repository(fake.host, "app", connect()), b"data") == "pushed"
+    assert fake.blobs[describe(b"data").digest] == b"data"
 
 
 def test_a_blob_that_the_other_repository_lacks_is_pushed(repository: Repository) -> None:

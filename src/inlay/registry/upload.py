@@ -44,6 +44,7 @@ class _Session:
         transport = self._repository.transport
         url = transport.url(self._repository.host, f"/v2/{self._repository.path}/blobs/uploads/")
         request = self.request("POST", url.with_query(**query) if query else url, reference)
+        request = request._replace(attempts=1 if query else 0)  # a mount is asked for once: bytes do as well
         with transport.open(request) as response:
             if response.status == 201 and query:
                 return False
@@ -76,11 +77,12 @@ class _Session:
 def push_blob(
     repository: Repository, descriptor: Descriptor, open_source: Callable[[], BinaryIO], mount_from: str
 ) -> Pushed:
-    """Mount or upload a blob that `repository` does not have (see `Repository.push_blob`)."""
+    """Mount or upload a blob that `repository` is not known to have (see `Repository.push_blob`)."""
     reference = f"{repository}@{descriptor.digest}"
     scopes = repository._push_scope
     if mount_from:
-        mounting = _Session(repository, scopes | {f"repository:{mount_from}:pull"})
+        reading = {f"repository:{mount_from}:pull"} if mount_from != repository.path else set()
+        mounting = _Session(repository, scopes | reading)
         query = {"mount": str(descriptor.digest), "from": mount_from}
         if not _try_mount(mounting, reference, query):
             return "mounted"
@@ -105,10 +107,8 @@ def _try_mount(session: _Session, reference: str, query: dict[str, str]) -> bool
     """Ask for a mount; True when the bytes must be sent after all, because the registry would not."""
     try:
         return session.begin(reference, **query)
-    except RegistryError as error:
-        if error.status in (400, 401, 403, 404, 405):
-            return True
-        raise
+    except RegistryError:
+        return True  # what is really wrong shows when they are
 
 
 def _send(
