@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from inlay.typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from inlay.api import build
     from inlay.errors import InlayError

@@ -12,6 +12,7 @@ import pytest
 from inlay.errors import SolveError, UsageError
 from inlay.executor import choose, probe
 from inlay.executor.choose import choose_executor, make_executor
+from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,3 +105,21 @@ def test_without_privileges_it_is_said_what_steps_take(
     monkeypatch.setattr(choose, "step_refusal", lambda: "it takes root")
     with pytest.raises(SolveError, match="RUN steps cannot be run: it takes root"):
         choose_executor("builtin", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", *choose.RUNTIMES])
+def test_the_process_that_starts_steps_is_begun_with_the_choice(name: str, tmp_path: Path) -> None:
+    executor = choose_executor(name, str(tmp_path / "runtime"))
+    try:
+        wait_until(lambda: any(map(is_child, processes_with("zygote.main()"))), within_s=5)
+    finally:
+        executor.close()
+    assert not any(map(is_child, processes_with("zygote.main()")))
+
+
+def is_child(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1]) == os.getpid()
+    except OSError:
+        return False

@@ -7,8 +7,8 @@ namespace alone. Nothing is ever left to clean up.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import os
-import signal
 
 from inlay.executor import defaults, linux, sandbox, staging
 
@@ -112,5 +112,5 @@ def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -
     os.dup2(fds[1], 2)
     os.dup2(fds[log], 3)
     for number in sandbox.CATCHABLE:
-        signal.signal(number, signal.SIG_DFL)
+        _signal.signal(number, _signal.SIG_DFL)
     os.execv(command[0], command)

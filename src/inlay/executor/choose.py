@@ -27,12 +27,11 @@ def choose_executor(name: str, folder: str, cgroup_parent: str = "") -> Executor
     if reason is not None:
         raise SolveError(f"RUN steps cannot be run: {reason}")
     group_parent = make_parent(cgroup_parent) if cgroup_parent else ""
-    if name:
-        executor = make_executor(name, folder, group_parent)
-        if executor is None:
-            raise UsageError(f"--runtime {name}: no such program on PATH (Debian package {name})")
-        return executor
-    return _first_working(folder, group_parent)
+    executor = make_executor(name, folder, group_parent) if name else _first_working(folder, group_parent)
+    if executor is None:
+        raise UsageError(f"--runtime {name}: no such program on PATH (Debian package {name})")
+    executor.prepare()
+    return executor
 
 
 def _first_working(folder: str, group_parent: str) -> Executor:

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 class Launcher:
     """One zygote process, started when it is first needed and ended by `close` or this process's death.
 
-    Safe to use from several threads. The zygote costs some 12 ms to start, which `start` does not wait for.
+    Safe to use from several threads. The zygote costs some 9 ms to start, which `start` does not wait for.
     """
 
     __slots__ = ("_control", "_group", "_group_parent", "_lock", "_pid")

@@ -7,10 +7,10 @@ what runc makes of BuildKit's spec.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import errno
 import os
 import resource
-import signal
 import stat
 
 from inlay.executor import defaults, linux, staging
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 
     Report = Callable[[tuple[object, ...]], None]
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (
+    _signal.SIGTERM,
+    _signal.SIGINT,
+    _signal.SIGHUP,
+    _signal.SIGQUIT,
+    _signal.SIGUSR1,
+    _signal.SIGUSR2,
+)
 # Python ignores SIGPIPE and SIGXFSZ, whoever called may have others ignored: not the step's business.
-CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+CATCHABLE = _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 _NOSUID_NODEV = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 _NOTHING_BUT_DATA = _NOSUID_NODEV | linux.MOUNT_ATTR_NOEXEC
@@ -60,7 +67,7 @@ def run(
 
 def be_first_process() -> None:
     """Begin the step: end with the zygote, leave its session and its keys, be unreadable to what follows."""
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.new_session_keyring()
     os.setsid()
@@ -258,7 +265,7 @@ def run_program(
         (os.POSIX_SPAWN_DUP2, stderr, 2),
     ]
     # What is sent before there is a program to pass it on to waits: process 1 would never see it otherwise.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORWARDED)
     pid, failure = _spawn(args, env, files)
     if not pid:
         report(("exec", failure))
@@ -289,8 +296,8 @@ def _spawn(args: list[bytes], env: dict[bytes, bytes], files: list[tuple[Any, ..
 def _be_init(program: int) -> int:
     """Pass signals on to the program and reap whatever ends until it has."""
     for number in _FORWARDED:
-        signal.signal(number, lambda received, _: os.kill(program, received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        _signal.signal(number, lambda received, _: os.kill(program, received))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _FORWARDED)
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == program:

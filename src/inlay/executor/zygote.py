@@ -18,11 +18,11 @@ over, or was killed) everything ends.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes as long to import as all else here
 import _socket
 import marshal
 import os
 import select
-import signal
 from itertools import pairwise
 
 from inlay.executor import bundle, cgroup, linux, sandbox, staging
@@ -73,7 +73,7 @@ class _Steps:
         if fd == channel:
             self._forget(channel)
             os.read(channel, 16)  # closing it with something unread would be an error at the other end
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
             return
         _, status = os.waitpid(pid, 0)
         _report(channel, ("exit", _exit_code(status)))
@@ -90,7 +90,7 @@ class _Steps:
         """Kill all steps, wait for that, and take the cgroups away: nobody else would if the build was killed."""
         steps = set(self.by_fd.values())
         for _, pidfd, _ in steps:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
         for pid, _, _ in steps:
             os.waitpid(pid, 0)
         group = os.environ["INLAY_CGROUP"]
@@ -195,5 +195,7 @@ def main() -> None:
             fds, filtered = _receive(control)
             if not fds:
                 running.end()
-                return
+                os._exit(
+                    0
+                )  # taking the interpreter apart first takes milliseconds, for which the build waits
             running.start(fds, filtered=filtered)
