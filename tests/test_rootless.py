@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay import rootless
+from inlay import privileges, rootless
 from inlay.errors import SolveError
+from inlay.programs import find_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,26 +36,26 @@ def test_programs_are_found_on_path_and_where_the_systems_are(
     program = tmp_path / "program"
     program.touch(0o755)
     monkeypatch.setenv("PATH", f":/nonexistent:{tmp_path}")
-    assert rootless.find_program("program") == str(program)
-    assert rootless.find_program("sh").endswith("/sh")
-    assert rootless.find_program("no-such-program") == ""
+    assert find_program("program") == str(program)
+    assert find_program("sh").endswith("/sh")
+    assert find_program("no-such-program") == ""
 
 
 def test_an_owner_that_does_not_exist_is_told_by_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(SolveError, match=r"^etc/shadow cannot be given to 8589934592:0: "):
-        rootless.change_owner(str(tmp_path), 1 << 33, 0, name=b"etc/shadow")
+        privileges.change_owner(str(tmp_path), 1 << 33, 0, name=b"etc/shadow")
 
 
 def test_other_errors_of_changing_owners_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        rootless.change_owner(str(tmp_path / "none"), 0, 0, name="none")
+        privileges.change_owner(str(tmp_path / "none"), 0, 0, name="none")
 
 
 @pytest.mark.skipif(
-    rootless.in_user_namespace() or not rootless.is_privileged(), reason="needs the machine's root"
+    privileges.in_user_namespace() or not privileges.is_privileged(), reason="needs the machine's root"
 )
 def test_the_machines_root_needs_no_namespace() -> None:
     before = os.readlink("/proc/self/ns/user")
     assert rootless.begin_to_enter() is None
     assert os.readlink("/proc/self/ns/user") == before
-    assert (rootless.mapping_name(), rootless.refusal(), rootless.shortage()) == ("", None, None)
+    assert (privileges.mapping_name(), privileges.refusal(), privileges.shortage()) == ("", None, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from inlay import rootless
 from inlay.errors import UsageError
 from inlay.notation import (
     parse_allow,
@@ -19,6 +18,7 @@ from inlay.notation import (
     separate_caches,
     with_inline_cache,
 )
+from inlay.privileges import is_privileged
 from inlay.request import BuildRequest, BuildResult
 from inlay.typing import TYPE_CHECKING, TypeVar
 
@@ -120,7 +120,7 @@ def build(
         explain=explain,
         local_cache=local_cache,
     )
-    if rootless.is_privileged():
+    if is_privileged():
         from inlay.builder import build as run_build
 
         return run_build(request, on_event)

@@ -10,8 +10,9 @@ import errno
 import os
 import subprocess
 
-from inlay import rootless
+from inlay import privileges, rootless
 from inlay.errors import InlayError
+from inlay.programs import find_program
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def _privileges() -> Iterator[Finding]:
     """Enter the user namespace in which a build would work."""
     uid = os.geteuid()
     who = "root" if uid == 0 else f"user {uid}"
-    if rootless.is_privileged():
-        where = ", in a user namespace" if rootless.in_user_namespace() else ""
+    if privileges.is_privileged():
+        where = ", in a user namespace" if privileges.in_user_namespace() else ""
         yield Finding("privileges", "ok", f"{who}{where}")
         yield _ids(uid, "")
         return
@@ -131,8 +132,8 @@ def _may_mount() -> bool:
 
 def _ids(uid: int, said: str) -> Finding:
     """How many ids there are for files; `uid` is the caller's own, `said` what newuidmap answered."""
-    users, groups = (sum(map(len, ids)) for ids in (rootless.mapped_users(), rootless.mapped_groups()))
-    if rootless.shortage() is None:
+    users, groups = (sum(map(len, ids)) for ids in (privileges.mapped_users(), privileges.mapped_groups()))
+    if privileges.shortage() is None:
         return Finding("ids", "ok", "files can belong to anybody")
     told = (
         "files can belong to root alone: chown, useradd and apt fail, and most images cannot be unpacked"
@@ -146,7 +147,7 @@ def _ids(uid: int, said: str) -> Finding:
 
 
 def _why_few_ids(uid: int, said: str) -> tuple[str, str]:
-    if not (rootless.find_program("newuidmap") and rootless.find_program("newgidmap")):
+    if not (find_program("newuidmap") and find_program("newgidmap")):
         return "newuidmap is not installed", "apt-get install uidmap"
     granted = min(
         sum(count for _, count in rootless.granted_ids(path, uid)) for path in ("/etc/subuid", "/etc/subgid")
@@ -192,7 +193,7 @@ def _try_newuidmap(uid: int) -> str:
     os.read(ready_read, 1)
     said = ""
     for program, own, path in (("newuidmap", uid, "/etc/subuid"), ("newgidmap", os.getegid(), "/etc/subgid")):
-        place, ranges = rootless.find_program(program), rootless.granted_ids(path, uid)
+        place, ranges = find_program(program), rootless.granted_ids(path, uid)
         if place and ranges:
             command = [place, str(child), *rootless.map_arguments(own, ranges)]
             done = subprocess.run(command, capture_output=True, check=False)
@@ -212,9 +213,9 @@ def _store(root: str) -> Iterator[Finding]:
     try:
         with Store(root, warn=lambda message: None) as store:
             yield _room(store.root)
-            if rootless.refusal() is None:
+            if privileges.refusal() is None:
                 yield _trees(f"{store.trees}/snapshots")
-            if rootless.step_refusal() is None:
+            if privileges.step_refusal() is None:
                 yield from _steps(f"{store.root}/runtime")
     except InlayError as error:
         yield Finding("store", "failed", str(error), "inlay build --root FOLDER …")
@@ -237,7 +238,7 @@ def _trees(folder: str) -> Finding:
 
     reason = overlay_works(folder)
     if reason is None:
-        how = " with userxattr" if rootless.in_user_namespace() else ""
+        how = " with userxattr" if privileges.in_user_namespace() else ""
         return Finding("trees", "ok", f"by overlayfs{how}")
     told = f"by copies, which takes time and room: {reason}"
     return Finding("trees", "limited", told, "inlay build --root FOLDER …  # on ext4, xfs, btrfs or tmpfs")
@@ -302,7 +303,7 @@ def _proc() -> Finding:
 def _cgroups() -> Finding:
     from inlay.executor import cgroup
 
-    if rootless.in_user_namespace():
+    if privileges.in_user_namespace():
         return Finding("devices", "ok", "steps can make and open none, as in every user namespace")
     group = cgroup.new_group_name()
     try:
@@ -336,7 +337,7 @@ def _platforms() -> Finding:
 
 
 def _git() -> Finding:
-    program = rootless.find_program("git")
+    program = find_program("git")
     if not program:
         return Finding("git", "limited", "is not installed: no git sources", "apt-get install git")
     done = subprocess.run([program, "version"], capture_output=True, text=True, check=False)
@@ -351,7 +352,7 @@ def _git() -> Finding:
 
 
 def _ssh() -> Finding:
-    if not (rootless.find_program("ssh") and rootless.find_program("ssh-agent")):
+    if not (find_program("ssh") and find_program("ssh-agent")):
         told = "is not installed: no git sources over ssh, and --ssh takes agents only"
         return Finding("ssh", "limited", told, "apt-get install openssh-client")
     agent = "an agent runs" if os.environ.get("SSH_AUTH_SOCK") else "no agent runs"
@@ -363,7 +364,7 @@ def _credentials() -> Finding:
 
     config = DockerConfig.default(os.environ)
     helpers = config.helpers()
-    missing = [name for name in helpers if not rootless.find_program(f"docker-credential-{name}")]
+    missing = [name for name in helpers if not find_program(f"docker-credential-{name}")]
     if config.notes:
         return Finding("credentials", "limited", config.notes[0])
     if missing:

@@ -23,9 +23,9 @@ pytestmark = [
 RUN_SUITE = """
 import sys
 import pytest
-from inlay import rootless
+from inlay import privileges, rootless
 rootless.enter()
-assert rootless.in_user_namespace()
+assert privileges.in_user_namespace()
 sys.exit(pytest.main(sys.argv[1:]))
 """
 

@@ -13,7 +13,7 @@ import pytest
 from inlay.archive.diff import all_entries
 from inlay.archive.layer import apply_entries
 from inlay.archive.tar import DIRECTORY, Entry
-from inlay.rootless import in_user_namespace
+from inlay.privileges import in_user_namespace
 from inlay.snapshot.native import Native
 from inlay.snapshot.overlay import Overlay, overlay_works
 

@@ -15,7 +15,7 @@ from inlay.archive.sourcefile import OpenFolders, SourceFile, Sources
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
-from inlay.rootless import change_owner, in_user_namespace
+from inlay.privileges import change_owner, in_user_namespace
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

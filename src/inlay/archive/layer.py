@@ -17,7 +17,7 @@ from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, 
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest, sha256
 from inlay.errors import ContentError, SolveError, UnsafeArchive
-from inlay.rootless import change_owner, in_user_namespace
+from inlay.privileges import change_owner, in_user_namespace
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from inlay import rootless
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, add_root, say
 from inlay.errors import SolveError, UsageError
 from inlay.gotext import parse_bool
@@ -24,6 +23,7 @@ from inlay.notation import (
     separate_caches,
     with_inline_cache,
 )
+from inlay.privileges import is_privileged
 from inlay.request import BuildRequest
 from inlay.typing import TYPE_CHECKING
 
@@ -203,7 +203,11 @@ def _choice(parser: _Parser, flag: str, choices: Sequence[str], *, help: str) ->
 
 def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
-    entry = rootless.begin_to_enter()
+    entry = None
+    if not is_privileged():
+        from inlay.rootless import begin_to_enter
+
+        entry = begin_to_enter()
     call = "check" if arguments.check else arguments.call
     if call != "build":
         from inlay.calls import call_frontend

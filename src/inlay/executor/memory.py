@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from inlay.executor import linux
-from inlay.rootless import change_owner
+from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

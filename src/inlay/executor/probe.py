@@ -10,7 +10,7 @@ from inlay.executor import linux
 from inlay.executor.binfmt import MACHINES, program
 from inlay.executor.executor import Cancellation, ProcessSpec
 from inlay.platform import host
-from inlay.rootless import mapping_name
+from inlay.privileges import mapping_name
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import stat
 
 from inlay.errors import SolveError
 from inlay.executor import linux
-from inlay.rootless import change_owner
+from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import resource
 import stat
 
 from inlay.executor import defaults, linux, staging
-from inlay.rootless import may_set_groups
+from inlay.privileges import may_set_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

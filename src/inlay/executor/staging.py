@@ -10,7 +10,7 @@ import os
 import stat
 
 from inlay.executor import defaults, linux
-from inlay.rootless import in_user_namespace
+from inlay.privileges import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from inlay import rootless
+from inlay import privileges
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import defaults, linux, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
@@ -80,7 +80,7 @@ def _step(spec: ProcessSpec, mounts: list[Mount], root_fd: int) -> Step:
 def _check_limits(spec: ProcessSpec) -> None:
     """Raise `SolveError` for a limit above this process's own, which only the machine's root may raise."""
     if not spec.ulimits or (
-        not rootless.in_user_namespace() and _has(defaults.CAPABILITY_NUMBERS["SYS_RESOURCE"])
+        not privileges.in_user_namespace() and _has(defaults.CAPABILITY_NUMBERS["SYS_RESOURCE"])
     ):
         return
     import resource
@@ -136,12 +136,14 @@ def _is_folder(mount: Bind) -> bool:
 def _groups(spec: ProcessSpec) -> list[int]:
     """The step's groups that exist here. Raises `SolveError` where its user or its own group does not."""
     groups = list(dict.fromkeys((spec.gid, *spec.additional_gids)))
-    if not rootless.in_user_namespace():
+    if not privileges.in_user_namespace():
         return groups
-    mapped = rootless.mapped_groups()
-    if not (rootless.is_among(spec.uid, rootless.mapped_users()) and rootless.is_among(spec.gid, mapped)):
-        raise SolveError(f"the step cannot run as {spec.uid}:{spec.gid}: {rootless.ids_advice()}")
-    return [gid for gid in groups if rootless.is_among(gid, mapped)] if rootless.may_set_groups() else []
+    mapped = privileges.mapped_groups()
+    if not (
+        privileges.is_among(spec.uid, privileges.mapped_users()) and privileges.is_among(spec.gid, mapped)
+    ):
+        raise SolveError(f"the step cannot run as {spec.uid}:{spec.gid}: {privileges.ids_advice()}")
+    return [gid for gid in groups if privileges.is_among(gid, mapped)] if privileges.may_set_groups() else []
 
 
 def _position(source: int | str, fds: list[int]) -> int | str:

@@ -11,7 +11,7 @@ import os
 import time
 from _thread import allocate_lock
 
-from inlay import json, outside
+from inlay import json
 from inlay.errors import RegistryError, Unauthorized
 from inlay.regexp import regexp
 from inlay.registry.url import Url, quote
@@ -178,6 +178,8 @@ class DockerConfig:
 
     def _ask_helper(self, name: str, key: str) -> Credential | None:
         """Run `docker-credential-NAME get` (docker-credential-helpers' protocol)."""
+        from inlay import outside
+
         program = f"docker-credential-{name}"
         if not regexp(r"[A-Za-z0-9._-]+").fullmatch(name):
             self.notes.append(f"{self.path}: {name!r:.60} is not the name of a credential helper")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay import rootless
+from inlay import privileges
 from inlay.errors import SolveError
 from inlay.snapshot.snapshotter import LayerDirs
 from inlay.typing import TYPE_CHECKING
@@ -38,10 +38,10 @@ class _Chosen(LayerDirs):
 
     def _chosen(self) -> Snapshotter:
         if self._choice is None:
-            refusal = rootless.refusal()
+            refusal = privileges.refusal()
             if refusal is not None:
                 raise SolveError(f"layers cannot be unpacked: {refusal}")
-            shortage = rootless.shortage()
+            shortage = privileges.shortage()
             if shortage is not None:
                 self._warn(shortage)
             from inlay.snapshot.overlay import Overlay, overlay_works

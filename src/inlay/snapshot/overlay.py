@@ -7,7 +7,7 @@ import os
 
 from inlay.archive import whiteout
 from inlay.archive.tidy import tidy_layer
-from inlay.rootless import in_user_namespace
+from inlay.privileges import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks

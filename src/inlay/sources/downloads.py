@@ -16,9 +16,9 @@ import threading
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError, SourceError, UsageError
+from inlay.privileges import change_owner
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic, shown_url
-from inlay.rootless import change_owner
 from inlay.sources.credentials import header_text
 from inlay.sources.http import file_name
 from inlay.sources.httpdate import parse_http_date

@@ -23,7 +23,7 @@ import time
 
 from inlay.content import ContentStore
 from inlay.errors import UsageError, system_error
-from inlay.rootless import mapping_name
+from inlay.privileges import mapping_name
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
