@@ -28,7 +28,8 @@ _COUNT = 8
 class Bundle:
     """Finds and loads modules; for `sys.meta_path`."""
 
-    def __init__(self, fd: int, index: dict[str, Entry], package: str) -> None:
+    def __init__(self, path: str, fd: int, index: dict[str, Entry], package: str) -> None:
+        self._path = path
         self._fd = fd
         self._index = index
         self._package = package
@@ -51,6 +52,7 @@ class Bundle:
         is_package = source.endswith("/__init__.py")
         spec = self._make_spec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]
         spec.has_location = True
+        spec.cached = self._path  # else Python works out where in `__pycache__` it would be
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(source)]
         return spec
@@ -65,8 +67,9 @@ class Bundle:
 
 def use(package: str = _PACKAGE) -> Bundle | None:
     """Take modules from the bundle from now on; None where there is none, or none for this Python and place."""
+    path = _path(package)
     try:
-        fd = os.open(_path(package), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -76,7 +79,7 @@ def use(package: str = _PACKAGE) -> Bundle | None:
             start += os.pread(fd, length, len(start))
         kind, size, index = marshal.loads(memoryview(start)[_COUNT:])
         if kind == _kind(package) and size == os.fstat(fd).st_size - length:
-            bundle = Bundle(fd, index, package)
+            bundle = Bundle(path, fd, index, package)
             sys.meta_path.insert(0, bundle)
             return bundle
     except (EOFError, ValueError, TypeError):
