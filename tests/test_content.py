@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from inlay.arrival import Arrival
+
 DATA = bytes(range(256)) * 1000
 
 
@@ -145,6 +147,77 @@ def test_wrong_bytes_of_an_earlier_fetch_are_fetched_again(store: ContentStore) 
     source = Source(DATA)
     store.fetch(describe(DATA), source)
     assert source.offsets == [1000, 0]
+    assert os.path.exists(store.path(Digest.of(DATA)))
+
+
+class Reader:
+    """Reads what comes in, and keeps it: `ending` is the size of the last read, or the error that came instead."""
+
+    def __init__(self) -> None:
+        self.got = bytearray()
+        self.half = threading.Event()
+        self.ending: int | Exception | None = None
+
+    def __call__(self, arrival: Arrival) -> None:
+        buffer = bytearray(10_000)
+        try:
+            while n := arrival.readinto(buffer):
+                self.got += buffer[:n]
+                if len(self.got) >= len(DATA) // 2:
+                    self.half.set()
+            self.ending = arrival.readinto(buffer)
+        except Exception as error:
+            self.ending = error
+
+
+def test_what_comes_in_is_read_meanwhile(store: ContentStore) -> None:
+    reader = Reader()
+
+    class Waiting(Source):
+        """Has the second half of the blob only once the first was read."""
+
+        def open_blob(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> BinaryIO:
+            class Stream(io.BytesIO):
+                def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+                    if self.tell():
+                        assert reader.half.wait(10)
+                    return super().readinto(buffer[: len(DATA) // 2])
+
+            return Stream(self.data)
+
+    store.fetch(describe(DATA), Waiting(DATA), reader)
+    assert reader.ending == 0
+    assert reader.got == DATA
+    assert store.read(Digest.of(DATA), len(DATA)) == DATA
+
+
+def test_what_came_in_earlier_is_read_too(store: ContentStore) -> None:
+    first, second, third = Reader(), Reader(), Reader()
+    with pytest.raises(OSError, match="gone"):
+        store.fetch(describe(DATA), Source(DATA, breaks_after=1000), first)
+    assert isinstance(first.ending, ContentError)
+    assert first.got == DATA[:1000]
+    store.fetch(describe(DATA), Source(DATA), second)
+    assert (second.ending, second.got) == (0, DATA)
+    store.fetch(describe(DATA), Source(DATA), third)
+    assert (third.ending, third.got) == (None, b"")  # it is here, and nothing comes in
+
+
+@pytest.mark.parametrize("data", [b"z" * len(DATA), DATA + b"more", DATA[:-1]])
+def test_nobody_reads_a_wrong_blob_to_its_end(store: ContentStore, data: bytes) -> None:
+    reader = Reader()
+    with pytest.raises(DigestMismatch):
+        store.fetch(describe(DATA), Source(data), reader)
+    assert isinstance(reader.ending, ContentError)
+    assert left_over(store) == []
+
+
+def test_nobody_reads_wrong_bytes_of_an_earlier_fetch_to_their_end(store: ContentStore) -> None:
+    with pytest.raises(OSError, match="gone"):
+        store.fetch(describe(DATA), Source(b"z" * len(DATA), breaks_after=1000))
+    reader = Reader()
+    store.fetch(describe(DATA), Source(DATA), reader)
+    assert isinstance(reader.ending, ContentError)
     assert os.path.exists(store.path(Digest.of(DATA)))
 
 

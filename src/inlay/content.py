@@ -20,10 +20,11 @@ from inlay.errors import BlobNotFound, ContentError, DigestMismatch, is_no_room
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import BinaryIO
 
+    from inlay.arrival import Arrival
     from inlay.oci.descriptor import Descriptor
 
     Buffer = bytes | bytearray | memoryview
@@ -193,28 +194,38 @@ class ContentStore:
                 ingest.commit(digest)
         return digest
 
-    def fetch(self, descriptor: Descriptor, source: BlobSource) -> None:
+    def fetch(
+        self, descriptor: Descriptor, source: BlobSource, read: Callable[[Arrival], None] | None = None
+    ) -> None:
         """Bring a blob in from `source`, unless it is here. A transfer that broke off goes on where it
-        stopped; bytes that then turn out wrong are fetched once more from the start."""
+        stopped; bytes that then turn out wrong are fetched once more from the start.
+
+        `read` is called on another thread with what comes in (see `Arrival`), once at most, and waited for."""
         if self.has_blob(descriptor):
             return
         try:
-            self._fetch(descriptor, source)
+            if read is None:
+                self._fetch(descriptor, source, None)
+            else:
+                from inlay.arrival import Arrival
+
+                with Arrival(read) as arrival:
+                    self._fetch(descriptor, source, arrival)
         except DigestMismatch as error:
             place = str(source)
             raise error if place in str(error) else DigestMismatch(f"{place}: {error}") from error
 
-    def _fetch(self, descriptor: Descriptor, source: BlobSource) -> None:
+    def _fetch(self, descriptor: Descriptor, source: BlobSource, arrival: Arrival | None) -> None:
         resumed = False
         try:
             with self.ingest(descriptor.digest, descriptor.size) as ingest:
                 resumed = ingest.offset > 0
-                _copy(source, descriptor, ingest)
+                _copy(source, descriptor, ingest, arrival)
         except DigestMismatch:
             if not resumed:
                 raise
             with self.ingest(descriptor.digest, descriptor.size) as ingest:
-                _copy(source, descriptor, ingest)
+                _copy(source, descriptor, ingest, None)  # whoever read what came in has read something else
 
     def ingest(
         self, digest: Digest | None = None, size: int | None = None, *, digested: bool = False
@@ -330,6 +341,11 @@ class Ingest:
             raise _write_error(error, self._digest, self._store.root) from error
         return count
 
+    def show(self, arrival: Arrival) -> None:
+        """Let `arrival` read what there is of the blob."""
+        arrival.begin(self._fd)
+        arrival.advance(self.offset)
+
     def commit(self, digest: Digest | None = None) -> Digest:
         """Make the blob visible and return its digest. Raises `DigestMismatch` when it is not the expected
         one, and then forgets it. `digest` is the writer's, of an ingest that is `digested`."""
@@ -374,13 +390,19 @@ class Ingest:
         self.close()
 
 
-def _copy(source: BlobSource, descriptor: Descriptor, ingest: Ingest) -> None:
+def _copy(source: BlobSource, descriptor: Descriptor, ingest: Ingest, arrival: Arrival | None) -> None:
+    if arrival is not None:
+        ingest.show(arrival)
     buffer = memoryview(bytearray(min(CHUNK, max(descriptor.size, 1))))
     if ingest.offset < descriptor.size:
         with source.open_blob(descriptor, ingest.offset, verify=False) as stream:
             while count := stream.readinto(buffer):  # type: ignore[attr-defined]
                 ingest.write(buffer[:count])
+                if arrival is not None:
+                    arrival.advance(ingest.offset)
     ingest.commit()
+    if arrival is not None:
+        arrival.complete()
 
 
 def _open_locked(folder: str, name: str) -> int | None:

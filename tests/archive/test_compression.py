@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.archive.codecs import Codec, Gzip, Uncompressed, Zstd
-from inlay.archive.compression import BLOCK_SIZE, BlobWriter, decompress, detect
+from inlay.archive.compression import BLOCK_SIZE, BlobWriter, ReadAhead, decompress, detect
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
 
@@ -230,3 +230,35 @@ def test_digest_of_a_large_blob_is_that_of_hashlib() -> None:
     data = content(9 * BLOCK_SIZE)
     _, writer = pack(data, Gzip(1), threads=3)
     assert writer.packed.diff_id.hex == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_read_ahead_is_the_same(size: int) -> None:
+    data = content(size)
+    with ReadAhead(lambda: decompress(io.BytesIO(gzip.compress(data, 1)))) as ahead:
+        assert read_all(ahead, step=70_001) == data
+        assert ahead.readinto(bytearray(1)) == 0
+
+
+def test_little_is_read_ahead() -> None:
+    source = io.BytesIO(bytes(10 * BLOCK_SIZE))
+    with ReadAhead(lambda: source) as ahead:
+        ahead.readinto(bytearray(1))
+    assert source.tell() <= BLOCK_SIZE
+
+
+@pytest.mark.parametrize("ending", [b"", b"no gzip"])
+def test_errors_of_reading_ahead_come_where_the_bytes_are_asked_for(ending: bytes) -> None:
+    packed = gzip.compress(content(BLOCK_SIZE), 1)[:-9] + ending
+    with ReadAhead(lambda: decompress(io.BytesIO(packed))) as ahead:
+        for _ in range(2):
+            with pytest.raises(ContentError, match=r"cut off|broken"):
+                read_all(ahead)
+
+
+def test_an_error_of_opening_comes_there_too() -> None:
+    def refuse() -> Source:
+        raise ContentError("closed")
+
+    with ReadAhead(refuse) as ahead, pytest.raises(ContentError, match="closed"):
+        ahead.readinto(bytearray(1))

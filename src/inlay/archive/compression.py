@@ -239,9 +239,10 @@ def decompress(source: Source) -> Source:
 class _Resumed:
     """A source of which the first bytes had to be read before."""
 
-    __slots__ = ("_head", "_source")
+    __slots__ = ("_buffer", "_head", "_source")
 
     def __init__(self, head: bytes, source: Source) -> None:
+        self._buffer = memoryview(b"")
         self._head = head
         self._source = source
 
@@ -254,9 +255,10 @@ class _Resumed:
         return self._source.readinto(buffer) or 0
 
     def read(self, size: int) -> bytes:
-        buffer = bytearray(size)
-        n = self.readinto(buffer)
-        return bytes(memoryview(buffer)[:n])
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        n = self.readinto(self._buffer[:size])
+        return bytes(self._buffer[:n])
 
 
 class _Decoder(Protocol):
@@ -371,3 +373,69 @@ class _ZstdDecoder:
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
+
+
+class ReadAhead:
+    """A source that another thread opens, and reads before its bytes are asked for, up to 1 MiB of them.
+
+        with ReadAhead(lambda: decompress(packed)) as ahead:
+            ahead.readinto(buffer)
+
+    What opening and reading raise comes out of `readinto`. The end of the with block waits for what is under way.
+    """
+
+    __slots__ = ("_block", "_filled", "_free", "_join", "_left", "_open")
+
+    def __init__(self, open_source: Callable[[], Source]) -> None:
+        self._open = open_source
+        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException] = SimpleQueue()
+        self._block: memoryview | None = None
+        """What bytes are given out of now: `_left` is the rest."""
+        self._left = memoryview(b"")
+        for _ in range(4):
+            self._free.put(memoryview(bytearray(_CHUNK)))
+
+    def _read(self) -> None:
+        try:
+            source = self._open()
+            while (block := self._free.get()) is not None:
+                n = source.readinto(block) or 0
+                self._filled.put((block, n))
+                if not n:
+                    return
+        except BaseException as error:  # belongs to whoever asks for the bytes
+            self._filled.put(error)
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        if not self._left and not self._next_block():
+            return 0
+        n = min(len(buffer), len(self._left))
+        buffer[:n] = self._left[:n]
+        self._left = self._left[n:]
+        return n
+
+    def _next_block(self) -> bool:
+        if self._block is not None:
+            self._free.put(self._block)
+            self._block = None
+        filled = self._filled.get()
+        if isinstance(filled, BaseException):
+            self._filled.put(filled)  # for whoever asks again
+            raise filled
+        block, n = filled
+        if n:
+            self._block, self._left = block, block[:n]
+        else:
+            self._filled.put(filled)
+        return n > 0
+
+    def __enter__(self) -> ReadAhead:
+        self._join = start_thread(self._read)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._free.put(None)
+        self._join()

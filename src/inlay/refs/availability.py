@@ -20,6 +20,7 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inlay.arrival import Arrival
     from inlay.content import BlobSource, ContentStore
     from inlay.oci.descriptor import Descriptor
     from inlay.refs.ref import Ref, Source
@@ -129,9 +130,11 @@ class Availability:
         if layer.blob is not None:
             self._content.touch(layer.blob.digest)
 
-    async def fetch(self, layer: Layer) -> Descriptor:
-        """Bring the layer's blob into the store. Raises `BlobLost` where it came with a cached result, else
-        `BlobNotFound` and what the place of the blob raises."""
+    async def fetch(self, layer: Layer, read: Callable[[Arrival], None] | None = None) -> Descriptor:
+        """Bring the layer's blob into the store; `read` may look at it meanwhile, as in `ContentStore.fetch`.
+
+        Raises `BlobLost` where it came with a cached result, else `BlobNotFound` and what the place of the blob
+        raises."""
         blob = layer.blob
         if blob is None:
             raise BlobNotFound(f"layer {layer.key} has no blob")
@@ -140,7 +143,7 @@ class Availability:
                 if layer.source is None:
                     raise BlobNotFound(f"layer {blob.digest} is not in the store, and nobody else has it")
                 source, abort = _abortable(layer.source.blobs)
-                await in_thread(self._content.fetch, blob, source, limiter=self._network, abort=abort)
+                await in_thread(self._content.fetch, blob, source, read, limiter=self._network, abort=abort)
             except (ContentError, RegistryError) as error:
                 raise self.lost(layer, error) from error
         return blob

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
     from inlay.archive.layer import AppliedLayer
     from inlay.archive.untar import Source as ByteSource
+    from inlay.arrival import Arrival
     from inlay.content import ContentStore
     from inlay.oci.descriptor import Descriptor
     from inlay.refs.availability import Availability
     from inlay.refs.ref import Layer
     from inlay.refs.table import LayerTable
-    from inlay.snapshot.snapshotter import LayerDir, Snapshotter
+    from inlay.snapshot.snapshotter import Incoming, LayerDir, Snapshotter
     from inlay.tasks import Limiter, Task
 
 
@@ -64,27 +65,33 @@ class Unpacking:
         for known in self._table.directories(layer.diff_id) if layer.diff_id else ():
             if self._availability.has_directory(known):
                 return known
-        blob = await self._availability.fetch(layer)
+        unpacked = _Unpacked(layer, self._snapshotter())
         try:
-            return await self._unpack_blob(blob, layer, below)
-        except ContentError as error:
-            if isinstance(error, BlobLost):
-                raise
-            raise self._availability.lost(layer, error) from error
-
-    async def _unpack_blob(self, blob: Descriptor, layer: Layer, below: Sequence[Layer]) -> LayerDir:
-        incoming = await in_thread(self._snapshotter().receive)
-        try:
-            applied = await in_thread(self._apply, blob, incoming.directory, limiter=self._disk)
-            if layer.diff_id and layer.diff_id != applied.diff_id:
-                raise DigestMismatch(
-                    f"layer {blob.digest} unpacks to {applied.diff_id}, but its image says {layer.diff_id}"
-                )
-            if applied.implied:
-                await self._inherit(incoming.directory, applied.implied, below)
-            layer.diff_id, layer.directory = applied.diff_id, incoming.commit()
+            blob = await self._availability.fetch(layer, unpacked.read_arriving)
+            try:
+                if unpacked.applied is None:
+                    await in_thread(unpacked.read_stored, self._content, blob, limiter=self._disk)
+                return await self._keep(unpacked, layer, below)
+            except ContentError as error:
+                if isinstance(error, BlobLost):
+                    raise
+                raise self._availability.lost(layer, error) from error
         finally:
-            incoming.discard()
+            unpacked.discard()
+
+    async def _keep(self, unpacked: _Unpacked, layer: Layer, below: Sequence[Layer]) -> LayerDir:
+        """Make the layer's directory of a blob that was unpacked, if it holds what the image says."""
+        applied, incoming = unpacked.applied, unpacked.incoming
+        assert applied is not None
+        assert incoming is not None
+        assert layer.blob is not None
+        if layer.diff_id and layer.diff_id != applied.diff_id:
+            raise DigestMismatch(
+                f"layer {layer.blob.digest} unpacks to {applied.diff_id}, but its image says {layer.diff_id}"
+            )
+        if applied.implied:
+            await self._inherit(incoming.directory, applied.implied, below)
+        layer.diff_id, layer.directory = applied.diff_id, incoming.commit()
         self._table.save(layer)
         return layer.directory
 
@@ -95,15 +102,47 @@ class Unpacking:
         parents = [self._snapshotter().upper(each) for each in await self.directories(Ref(tuple(below)))]
         await in_thread(inherit_implied, directory, implied, parents, limiter=self._disk)
 
-    def _apply(self, blob: Descriptor, directory: str) -> AppliedLayer:
-        from inlay.archive.compression import decompress
-        from inlay.archive.layer import Limits, apply_layer
 
-        with self._content.open_blob(blob) as packed:
-            stream = decompress(cast("ByteSource", packed))
+class _Unpacked:
+    """A layer's blob, unpacked into a directory that is not complete before `incoming` is committed."""
+
+    __slots__ = ("_layer", "_snapshotter", "applied", "incoming")
+
+    def __init__(self, layer: Layer, snapshotter: Snapshotter) -> None:
+        self._layer = layer
+        self._snapshotter = snapshotter
+        self.incoming: Incoming | None = None
+        self.applied: AppliedLayer | None = None
+
+    def read_arriving(self, arrival: Arrival) -> None:
+        """Unpack the blob while it comes in. What goes wrong is for the reading of the whole blob to tell."""
+        try:
+            self._unpack(arrival)
+        except BaseException:
+            return
+
+    def read_stored(self, content: ContentStore, blob: Descriptor) -> None:
+        """Unpack a blob that is here."""
+        with content.open_blob(blob) as packed:
             try:
-                return apply_layer(stream, directory, limits=Limits.for_blob(blob.size))
+                self._unpack(cast("ByteSource", packed))
             except ContentError as error:
                 raise type(error)(f"layer {blob.digest} cannot be unpacked: {error}") from error
             except OSError as error:  # no fault of the layer, which is there and whole
                 raise SolveError(f"layer {blob.digest} cannot be unpacked: {system_error(error)}") from error
+
+    def _unpack(self, packed: ByteSource) -> None:
+        from inlay.archive.compression import ReadAhead, decompress
+        from inlay.archive.layer import Limits, apply_layer
+
+        assert self._layer.blob is not None
+        limits = Limits.for_blob(self._layer.blob.size)
+        with ReadAhead(lambda: decompress(packed)) as stream:
+            self.discard()
+            self.incoming = self._snapshotter.receive()
+            self.applied = apply_layer(stream, self.incoming.directory, limits=limits)
+
+    def discard(self) -> None:
+        """Delete the directory, unless it was committed."""
+        if self.incoming is not None:
+            self.incoming.discard()
