@@ -9,6 +9,7 @@ and the trial of a runtime.
 from __future__ import annotations
 
 import os
+from _functools import partial  # type: ignore[import-not-found]
 
 from inlay.errors import InlayError
 from inlay.reference import parse as parse_reference
@@ -19,16 +20,20 @@ from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
     from inlay.dockerfile.parser import ParseResult
     from inlay.executor.executor import Executor
+    from inlay.oci.descriptor import Descriptor
     from inlay.reference import Reference
-    from inlay.request import BuildRequest
+    from inlay.registry.repository import Repository
+    from inlay.request import BuildRequest, Option
 
 _CONFIG_LIMIT = 8 << 20
 _DOCKERFILE_LIMIT = 1 << 20
+_CONNECTIONS = 4
+"""To a registry that is asked for a cache's layers. To one on this machine one is enough."""
 _MAX_LAYERS = 32
 """Whether an image's layers are there is asked of each: of more, several at a time by who needs to know it."""
 
@@ -38,6 +43,11 @@ def _try(ask: Callable[[], None]) -> None:
         ask()
     except (TooLate, InlayError, OSError, ValueError, RecursionError):
         return
+
+
+def _ask_for_layers(repository: Repository, layers: Sequence[Descriptor]) -> None:
+    for layer in layers:
+        _try(partial(repository.has_blob, layer))
 
 
 class Outset:
@@ -59,8 +69,9 @@ class Outset:
     def begin(self) -> Outset:
         """Begin, on other threads, what takes time."""
         if not os.path.exists(f"{self._root}/index.json"):  # else the store itself is asked first
-            if any(option.type == "registry" for option in self._request.cache_from):
-                start_thread(lambda: _try(self._ask_caches))
+            for option in self._request.cache_from:
+                if option.type == "registry":
+                    start_thread(partial(_try, partial(self._ask_cache, option)))
             start_thread(lambda: _try(self._ask_base_and_tags))
         return self
 
@@ -100,24 +111,26 @@ class Outset:
 
     # -- what registries are asked -------------------------------------------------------------------
 
-    def _ask_caches(self) -> None:
-        """What the caches' manifests and configs are, and whether the layers that they name are there."""
+    def _ask_cache(self, option: Option) -> None:
+        """What a cache's manifest and config are, and whether the layers that it names are there."""
         from inlay.oci.image import Manifest
 
-        for option in self._request.cache_from:
-            if option.type != "registry":
-                continue
-            reference = parse_reference(option.get("ref"))
-            repository = self.places.repository(reference).ahead()
-            tag = str(reference.digest or reference.tag or "latest")
-            top = repository.fetch_manifest(tag)
-            if not isinstance(top, Manifest):
-                continue
-            if reference.with_default_tag() in self._pushed():
-                repository.note(tag, top.digest)
-            repository.read_blob(top.config, _CONFIG_LIMIT)
-            for layer in top.layers if len(top.layers) <= _MAX_LAYERS else ():
-                repository.has_blob(layer)
+        reference = parse_reference(option.get("ref"))
+        repository = self.places.repository(reference).ahead()
+        connections = _CONNECTIONS if repository.is_far else 1
+        for _ in range(1, connections):
+            start_thread(partial(_try, repository.connect))
+        tag = str(reference.digest or reference.tag or "latest")
+        top = repository.fetch_manifest(tag)
+        if not isinstance(top, Manifest):
+            return
+        layers = top.layers if len(top.layers) <= _MAX_LAYERS else ()
+        for n in range(1, connections):
+            start_thread(partial(_ask_for_layers, repository, layers[n::connections]))
+        if reference.with_default_tag() in self._pushed():
+            repository.note(tag, top.digest)
+        repository.read_blob(top.config, _CONFIG_LIMIT)
+        _ask_for_layers(repository, layers[::connections])
 
     def _ask_base_and_tags(self) -> None:
         """What the last stage's base image is; and, where nothing may have to run, what the pushed tags are now."""

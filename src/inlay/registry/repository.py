@@ -16,6 +16,7 @@ from inlay.oci.referrers import referrers_tag
 from inlay.reference import is_path, is_tag
 from inlay.regexp import regexp
 from inlay.registry.transport import Request, TransientError, Transport
+from inlay.registry.url import Url, is_loopback
 from inlay.registry.wire import CHUNK, ProtocolError, Response
 from inlay.typing import TYPE_CHECKING, TypeVar, cast
 
@@ -86,6 +87,16 @@ class Repository:
         repository = Repository(self.host, self.path, self.transport)
         repository._find = self.transport.ahead.ask
         return repository
+
+    @property
+    def is_far(self) -> bool:
+        """Whether an answer takes its time: the registry is not on this machine."""
+        return not is_loopback(Url.of_host("https", self.host, "/").host)
+
+    def connect(self) -> None:
+        """Open a connection to the registry, for the next request to find."""
+        if not self._mirrors:
+            self.transport.connect(self.transport.url(self.host, "/"))
 
     def fetch_manifest(self, ref: str) -> Manifest | Index:
         """Pull the manifest or index that a tag or digest names, verified. Raises `ContentError` for one that

@@ -187,6 +187,11 @@ class Transport:
             for connection in connections:
                 connection.close()
 
+    def connect(self, url: Url) -> None:
+        """Open a connection to the host of `url`, and leave it idle. Raises `OSError`, `RegistryError`."""
+        connection = self._connect(url, proxy_for(url, self.settings.environment), refuse_local=False)
+        self._release(url, connection, keep=True)
+
     def url(self, host: str, target: str) -> Url:
         """The URL of `target` at a registry's `host`, with the scheme that it is reached by."""
         return Url.of_host(self._scheme(host), DOCKER_IO if host == "docker.io" else host, target)
