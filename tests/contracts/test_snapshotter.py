@@ -89,6 +89,18 @@ def test_what_was_removed_is_hidden_and_may_come_back(snapshotter: Snapshotter) 
     assert seen(snapshotter, [one, two, three]) == {"a": "3", "b": "1"}
 
 
+def test_what_did_not_change_is_told_by_a_view_of_the_callers_too(snapshotter: Snapshotter) -> None:
+    one = layer(snapshotter, a="1", b="1")
+    with snapshotter.view([one]) as lower, snapshotter.prepare([one]) as active:
+        os.utime(f"{active.path}/a", ns=(os.stat(f"{lower.path}/a").st_mtime_ns,) * 2)
+        with open(f"{active.path}/b", "w", encoding="utf-8") as file:
+            file.write("2")
+        two = active.commit(lower)
+        assert sorted(os.listdir(lower.path)) == ["a", "b"]
+    assert os.listdir(snapshotter.upper(two)) == ["b"]
+    assert seen(snapshotter, [one, two]) == {"a": "1", "b": "2"}
+
+
 def test_a_folder_made_anew_does_not_show_what_was_in_the_old_one(snapshotter: Snapshotter) -> None:
     with snapshotter.prepare([]) as active:
         os.mkdir(f"{active.path}/folder")

@@ -84,12 +84,14 @@ class StepMounts:
     async def commit(self, description: str) -> Ref:
         """Keep what the step wrote as a layer on top of its root's input."""
         assert self._root is not None
+        refs, base = self._worker.refs, self._base
+        lower = await refs.mounted.view(base) if base.layers else None
         root, self._root = self._root, None
-        directory = await in_thread(root.commit, limiter=self._worker.disk)
-        layer = self._worker.refs.add_directory(
-            directory, description=description, base=self._base, created_ns=self._worker.clock()
+        directory = await in_thread(root.commit, lower, limiter=self._worker.disk)
+        layer = refs.add_directory(
+            directory, description=description, base=base, created_ns=self._worker.clock()
         )
-        return Ref((*self._base.layers, layer))
+        return Ref((*base.layers, layer))
 
     async def _release(self) -> None:
         if self._root is not None:

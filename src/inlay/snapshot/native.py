@@ -46,7 +46,7 @@ class NativeActive:
     def path(self) -> str:
         return self._mounted.path
 
-    def commit(self) -> LayerDir:
+    def commit(self, lower: View | None = None) -> LayerDir:
         self._mounted.close()
         changes = diff_trees(self._lower.path, self._tree, unchanged_before_ns=self._copied_ns)
         apply_entries(changes, self._incoming.directory)

@@ -52,11 +52,14 @@ class OverlayActive:
     def path(self) -> str:
         return self._mounted.path
 
-    def commit(self) -> LayerDir:
+    def commit(self, lower: View | None = None) -> LayerDir:
         self._mounted.close()
         if self._layers and os.listdir(self._incoming.directory):
-            with self._snapshotter.view(self._layers) as lower:
+            if lower is not None:
                 tidy_layer(self._incoming.directory, lower.fd)
+            else:
+                with self._snapshotter.view(self._layers) as own:
+                    tidy_layer(self._incoming.directory, own.fd)
         return self._incoming.commit()
 
     def discard(self) -> None:

@@ -81,8 +81,11 @@ class Active(Protocol):
     @property
     def path(self) -> str: ...
 
-    def commit(self) -> LayerDir:
-        """Keep what was changed as a layer directory. Nobody may change the tree any more."""
+    def commit(self, lower: View | None = None) -> LayerDir:
+        """Keep what was changed as a layer directory. Nobody may change the tree any more.
+
+        `lower` is a view of the layers that it lies on, where the caller has one: closing one of its own waits for
+        the kernel, for milliseconds on busy cores."""
         ...
 
     def discard(self) -> None: ...
