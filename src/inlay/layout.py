@@ -15,9 +15,10 @@ import os
 import stat
 
 from inlay import json
-from inlay.content import CHUNK, ContentStore, VerifyingReader
+from inlay.content import ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
+from inlay.ingest import CHUNK
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer

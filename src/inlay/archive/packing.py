@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from inlay.archive.codecs import Codec
     from inlay.archive.tar import Entry
-    from inlay.content import ContentStore, Ingest
+    from inlay.content import ContentStore
     from inlay.digest import Digest
+    from inlay.ingest import Ingest
 
 _READ_ONCE = 1 << 20
 """Files of so many bytes are held for the directory when they were read for the archive; of larger ones the

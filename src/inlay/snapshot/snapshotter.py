@@ -17,7 +17,6 @@ import os
 import stat
 import sys
 
-from inlay.archive.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class Incoming:
         """Make it a complete layer directory, without what else was in the folder."""
         for name in os.listdir(self.folder):
             if name != "fs":
-                remove_tree(f"{self.folder}/{name}")
+                _remove(f"{self.folder}/{name}")
         self.move(f"{self._root}/{self.id}")
         return self.id
 
@@ -164,7 +163,7 @@ class Incoming:
     def discard(self) -> None:
         """Delete it, unless it was committed or discarded."""
         if self._lock >= 0:
-            remove_tree(self.folder)
+            _remove(self.folder)
             self._unlock()
 
     def _unlock(self) -> None:
@@ -252,7 +251,7 @@ class LayerDirs:
                 os.rename(f"{self.root}/{layer}", doomed)
             except FileNotFoundError:
                 return
-            remove_tree(doomed)
+            _remove(doomed)
         finally:
             os.close(lock)
         self.drop_merged(stale_only=True)
@@ -273,7 +272,7 @@ class LayerDirs:
                 if lock is not None:
                     doomed.append((name, lock))
         for name, lock in doomed:
-            remove_tree(f"{self.root}/new/{name}")
+            _remove(f"{self.root}/new/{name}")
             os.close(lock)
         return len(doomed)
 
@@ -318,6 +317,12 @@ def _spread(folder: str) -> None:
         return
     finally:
         os.close(fd)
+
+
+def _remove(folder: str) -> None:
+    from inlay.archive.rooted import remove_tree  # here, as most builds in which all is cached remove nothing
+
+    remove_tree(folder)
 
 
 def items_below(folder: str) -> Iterator[os.DirEntry[str]]:
