@@ -1,5 +1,5 @@
-"""Pushing a referrer, also to a registry without the referrers API (distribution spec 1.1, "Pushing Manifests
-with Subject").
+"""Finding and pushing referrers, also in a registry without the referrers API (distribution spec 1.1, "Listing
+Referrers", "Pushing Manifests with Subject").
 
 Such a registry lists referrers in an index that clients read, change and write back. Two that do so at the
 same time may undo each other's change, so the write is conditional, which some registries heed, and looked
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import time
 
-from inlay.errors import RegistryError
+from inlay.errors import NotFound, RegistryError
 from inlay.oci.descriptor import OCI_INDEX
+from inlay.oci.image import Index, parse_manifest
 from inlay.oci.referrers import referrers_tag, with_referrer
+from inlay.regexp import regexp
+from inlay.registry.repository import MANIFEST_LIMIT
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +25,45 @@ if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
     from inlay.registry.repository import Repository
 
+_MAX_PAGES = 50
+_NEXT_PAGE = regexp(r'<([^>]*)>\s*;\s*rel="?next"?')
 _TRIES = 12
 _SHORTEST_WAIT_S = 0.02
+
+
+def find_referrers(repository: Repository, subject: Digest, artifact_type: str) -> Sequence[Descriptor]:
+    """Descriptors of the manifests whose subject is `subject`: all, or at least those of an artifact type."""
+    found = _listed(repository, subject, artifact_type)
+    if found is not None:
+        return found
+    try:
+        index = repository.fetch_manifest(referrers_tag(subject))
+    except NotFound:
+        return ()
+    return index.manifests if isinstance(index, Index) else ()
+
+
+def _listed(repository: Repository, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
+    """All pages of the referrers API; None where the registry has none. It need not heed the type."""
+    request = repository._request(
+        "GET", f"referrers/{subject}", "list the referrers of", repository._named(subject)
+    )
+    if artifact_type:
+        request = request._replace(url=request.url.with_query(artifactType=artifact_type))
+    found: list[Descriptor] = []
+    for _ in range(_MAX_PAGES):
+        response, raw = repository.transport.fetch(request, limit=MANIFEST_LIMIT)
+        if response.status != 200 or response.header("content-type").partition(";")[0] != OCI_INDEX:
+            if response.status in (200, 400, 404, 405):
+                return None
+            raise repository.transport.refusal(response, request, body=raw)
+        index = parse_manifest(raw, OCI_INDEX)
+        found += index.manifests if isinstance(index, Index) else ()
+        following = _NEXT_PAGE.search(response.header("link"))
+        if following is None:
+            return found
+        request = request._replace(url=repository.transport.redirected(request, following[1]))
+    return found
 
 
 def push_referrer(

@@ -5,19 +5,14 @@ All methods block, may be called from any thread, and raise `RegistryError`s tha
 
 from __future__ import annotations
 
-import io
-
 from inlay.content import VerifyingReader
 from inlay.digest import Digest, hasher
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
 from inlay.oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
-from inlay.oci.referrers import referrers_tag
 from inlay.reference import is_path, is_tag
-from inlay.regexp import regexp
-from inlay.registry.transport import Request, TransientError, Transport
+from inlay.registry.transport import Request, Transport
 from inlay.registry.url import Url, is_loopback
-from inlay.registry.wire import CHUNK, ProtocolError, Response
 from inlay.typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
 
     from inlay.registry.ahead import Question
     from inlay.registry.dial import Abort
+    from inlay.registry.wire import Response
 
     Pushed = Literal["exists", "mounted", "pushed"]
 
@@ -39,10 +35,8 @@ T = TypeVar("T")
 
 MANIFEST_LIMIT = 4 << 20
 _ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1"))
-_MAX_PAGES = 50
 _SMALL_BLOB = 64 << 10
 _ATTEMPTS_AT_MIRROR = 2
-_NEXT_PAGE = regexp(r'<([^>]*)>\s*;\s*rel="?next"?')
 
 
 class Endpoint:
@@ -160,32 +154,12 @@ class Repository:
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> BinaryIO:
         """Open a blob for streaming; where the connection is lost, it goes on from there on a new one."""
+        from inlay.registry.download import BlobReader
+
         reader = cast("BinaryIO", BlobReader(self, descriptor, offset))
         if verify and not offset:
             return cast("BinaryIO", VerifyingReader(reader, descriptor, place=str(self)))
         return reader
-
-    def _open_blob(self, descriptor: Descriptor, offset: int) -> Response:
-        return self._read(lambda endpoint: self._open_blob_at(endpoint, descriptor, offset))
-
-    def _open_blob_at(self, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> Response:
-        request = self._request(
-            "GET", f"blobs/{descriptor.digest}", "pull", self._named(descriptor.digest), endpoint=endpoint
-        )
-        if offset:
-            request = request._replace(headers={"Range": f"bytes={offset}-"})
-        response = self.transport.open(request)
-        if response.status not in (200, 206):
-            raise self.transport.refusal(response, request)
-        start = _range_start(response) if response.status == 206 else 0
-        end = descriptor.size if response.length is None else start + response.length
-        if start not in (0, offset) or end != descriptor.size:
-            response.close()
-            what = f"sends bytes {start} to {end}, not {offset} to {descriptor.size}"
-            raise DigestMismatch(f"{request.reference}: {response.url.netloc} {what}")
-        if start < offset:
-            _skip(response, offset - start)
-        return response
 
     def push_blob(
         self, descriptor: Descriptor, open_source: Callable[[], BinaryIO], *, mount_from: str = ""
@@ -265,34 +239,10 @@ class Repository:
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """Descriptors of the manifests whose subject is `subject`, of one artifact type where that is given;
         from the referrers API, or the tag that stands in for it."""
-        found = self._listed_referrers(subject, artifact_type)
-        if found is None:
-            try:
-                index = self.fetch_manifest(referrers_tag(subject))
-            except NotFound:
-                return ()
-            found = list(index.manifests) if isinstance(index, Index) else []
-        return tuple(d for d in found if not artifact_type or d.artifact_type == artifact_type)
+        from inlay.registry.referrers import find_referrers
 
-    def _listed_referrers(self, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
-        """All pages of the referrers API; None where the registry has none. It need not heed the type."""
-        request = self._request("GET", f"referrers/{subject}", "list the referrers of", self._named(subject))
-        if artifact_type:
-            request = request._replace(url=request.url.with_query(artifactType=artifact_type))
-        found: list[Descriptor] = []
-        for _ in range(_MAX_PAGES):
-            response, raw = self.transport.fetch(request, limit=MANIFEST_LIMIT)
-            if response.status != 200 or response.header("content-type").partition(";")[0] != OCI_INDEX:
-                if response.status in (200, 400, 404, 405):
-                    return None
-                raise self.transport.refusal(response, request, body=raw)
-            index = parse_manifest(raw, OCI_INDEX)
-            found += index.manifests if isinstance(index, Index) else ()
-            following = _NEXT_PAGE.search(response.header("link"))
-            if following is None:
-                return found
-            request = request._replace(url=self.transport.redirected(request, following[1]))
-        return found
+        found = find_referrers(self, subject, artifact_type)
+        return tuple(d for d in found if not artifact_type or d.artifact_type == artifact_type)
 
     def push_referrer(
         self, raw: bytes, referrer: Descriptor, subject: Digest, replaced: Sequence[Descriptor] = ()
@@ -354,76 +304,6 @@ class Repository:
                 if not error.status:
                     self.transport.silent.add(mirror.host)
         return attempt(self._own)
-
-
-class BlobReader(io.RawIOBase):
-    """A blob's bytes from a registry; lost connections are replaced without the reader noticing."""
-
-    def __init__(self, repository: Repository, descriptor: Descriptor, offset: int) -> None:
-        self._repository = repository
-        self._descriptor = descriptor
-        self._offset = offset
-        self._failures = 0
-        self._progress = offset
-        self._response: Response | None = None
-        if offset < descriptor.size or not descriptor.size:
-            self._response = repository._open_blob(descriptor, offset)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        view = memoryview(buffer).cast("B")
-        while self._response is not None:
-            try:
-                count = self._response.readinto(view)
-                if not count and len(view) and self._offset < self._descriptor.size:
-                    raise ProtocolError(f"the blob broke off after {self._offset} bytes")
-            except OSError as error:
-                self._response.close()
-                self._response = self._resume(error)
-                continue
-            self._offset += count
-            self._repository.transport.traffic.add_pulled(count)
-            return count
-        return 0
-
-    def _resume(self, error: OSError) -> Response:
-        """Open the rest again. Tries that bring less than 1 MiB count as failed ones."""
-        if self._offset - self._progress >= CHUNK:
-            self._failures = 0
-        self._progress = self._offset
-        self._failures += 1
-        repository = self._repository
-        reference = f"{repository}@{self._descriptor.digest}"
-        url = repository.transport.url(repository.host, "/")
-        lost = repository.transport.lost(Request("GET", url, "pull", reference), error)
-        failure = TransientError(lost)
-        failure.__cause__ = error
-        repository.transport.wait_again(self._failures, failure)
-        return repository._open_blob(self._descriptor, self._offset)
-
-    def close(self) -> None:
-        response = getattr(self, "_response", None)
-        if response is not None:
-            self._response = None
-            response.close()
-        super().close()
-
-
-def _range_start(response: Response) -> int:
-    """First byte of a 206's `Content-Range`; -1 where that says nothing useful."""
-    match = regexp(r"bytes ([0-9]{1,18})-").match(response.header("content-range"))
-    return int(match[1]) if match else -1
-
-
-def _skip(response: Response, count: int) -> None:
-    view = memoryview(bytearray(min(count, CHUNK)))
-    while count:
-        got = response.readinto(view[:count])
-        if not got:
-            raise ProtocolError("the blob broke off")
-        count -= got
 
 
 def _digest_like(expected: str, raw: bytes) -> str:

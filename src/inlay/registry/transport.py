@@ -12,7 +12,6 @@ from _thread import allocate_lock
 
 from inlay.errors import ContentError, RegistryError, Unauthorized
 from inlay.registry.ahead import Ahead
-from inlay.registry.auth import Authenticator, DockerConfig
 from inlay.registry.dial import Abort, Tls, dial
 from inlay.registry.proxy import Proxy, proxy_for
 from inlay.registry.url import Url, is_loopback
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import BinaryIO
 
-    from inlay.registry.auth import Credential
+    from inlay.registry.auth import Authenticator, Credential, DockerConfig
 
 T = TypeVar("T")
 
@@ -121,8 +120,8 @@ class _Shared:
 
     def __init__(self, settings: Settings, credential: Callable[[str], Credential | None] | None) -> None:
         self.settings = settings
-        self.config = DockerConfig.default(settings.environment)
-        self.credential = credential or self.config.credential
+        self.config: DockerConfig | None = None
+        self.credential = credential
         self.traffic = Traffic()
         self.pushed: set[tuple[str, str, str]] = set()
         self.tls = Tls()
@@ -130,8 +129,21 @@ class _Shared:
         self.idle: dict[tuple[str, str, int], list[Connection]] = {}
         self.schemes: dict[str, str] = {}
         self.authenticators: dict[str, Authenticator] = {}
+        """Of the registries that have asked who we are."""
         self.silent: set[str] = set()
         self.ahead = Ahead()
+
+    def authenticator(self, registry: str) -> Authenticator:
+        """Who answers a registry's challenges, the first of which has come."""
+        from inlay.registry.auth import Authenticator, DockerConfig
+
+        with self.lock:
+            if self.credential is None:
+                self.config = DockerConfig.default(self.settings.environment)
+                self.credential = self.config.credential
+            if registry not in self.authenticators:
+                self.authenticators[registry] = Authenticator(registry, self.credential)
+            return self.authenticators[registry]
 
 
 class Transport:
@@ -250,13 +262,13 @@ class Transport:
     def _follow(self, request: Request) -> Response:
         """Send a request, answer its challenge, follow its redirects."""
         origin = request.url.origin
-        authenticator = self._authenticator(request)
-        header = request.authorization
-        if authenticator:
-            header = authenticator.header(request.scopes, self._fetch_token)
+        registry = request.registry if self._goes_to_registry(request) else ""
+        known = self._shared.authenticators.get(registry)
+        header = known.header(request.scopes, self._fetch_token) if known else request.authorization
         response = self._exchange(request, header)
-        if response.status == 401 and authenticator:
+        if response.status == 401 and registry:
             challenge = response.header("www-authenticate")
+            authenticator = self._shared.authenticator(registry)
             better = authenticator.answer(challenge, request.url, request.scopes, header, self._fetch_token)
             if better:
                 response.close()
@@ -408,16 +420,10 @@ class Transport:
                     return
         connection.close()
 
-    def _authenticator(self, request: Request) -> Authenticator | None:
-        """Who answers for us; nobody where the request goes to another place than its registry."""
+    def _goes_to_registry(self, request: Request) -> bool:
+        """Whether it goes to its registry, rather than another place, which is told nothing about us."""
         registry = request.registry
-        if not registry or self.url(registry, "/").origin != request.url.origin:
-            return None
-        with self._shared.lock:
-            known = self._shared.authenticators
-            if registry not in known:
-                known[registry] = Authenticator(registry, self._shared.credential)
-            return known[registry]
+        return bool(registry) and self.url(registry, "/").origin == request.url.origin
 
     def _fetch_token(
         self, method: str, url: Url, authorization: str, body: bytes, *, limit: int
@@ -485,8 +491,9 @@ class Transport:
         authenticator = self._shared.authenticators.get(request.registry)
         if authenticator is not None:
             reason = authenticator.redact(reason)
-        if kind is Unauthorized and self._shared.config.notes:
-            reason += f" ({'; '.join(self._shared.config.notes)})"
+        config = self._shared.config
+        if kind is Unauthorized and config is not None and config.notes:
+            reason += f" ({'; '.join(config.notes)})"
         return request.failed(reason + hint, kind, status=response.status)
 
 
