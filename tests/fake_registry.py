@@ -279,6 +279,10 @@ class FakeRegistry:
         if name not in self.uploads:
             exchange.reply(404)
             return
+        if exchange.method == "DELETE":
+            del self.uploads[name]
+            exchange.reply(204)
+            return
         data = self.uploads[name]
         data += exchange.body
         place = {

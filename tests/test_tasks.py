@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from inlay.tasks import (
+    IDLE_S,
     Cancelled,
     Limiter,
     Task,
@@ -24,6 +25,7 @@ from inlay.tasks import (
     run,
     spawn,
     start,
+    when_idle,
 )
 
 
@@ -136,6 +138,30 @@ def test_first_done_wakes_for_the_quickest() -> None:
         return [task.done for task in tasks]
 
     assert run(main()) == [False, True]
+
+
+def test_what_was_put_off_is_done_once_when_there_is_nothing_else() -> None:
+    done: list[str] = []
+
+    async def main() -> None:
+        when_idle(lambda: done.append("put off"))
+        busy = time.monotonic() + 3 * IDLE_S
+        while time.monotonic() < busy:
+            await in_thread(done.append, "work")
+        assert "put off" not in done
+        await in_thread(time.sleep, 3 * IDLE_S)
+        await in_thread(time.sleep, 3 * IDLE_S)
+
+    run(main())
+    assert done.count("put off") == 1
+
+
+def test_a_run_that_is_never_idle_ends_without_what_was_put_off() -> None:
+    async def main() -> None:
+        when_idle(lambda: pytest.fail("there was no time"))
+        await in_thread(int)
+
+    run(main())
 
 
 def test_no_thread_outlives_run() -> None:

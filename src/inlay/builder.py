@@ -27,6 +27,7 @@ from inlay.export.exporter import Exporter, Written
 from inlay.export.plan import layer_codec, plan_outputs
 from inlay.export.results import BuiltPlatform
 from inlay.frontend import Frontend
+from inlay.llb.ops import ExecOp, FileOp
 from inlay.notation import unknown_fields
 from inlay.outset import Outset
 from inlay.progress.events import Completed, Started, Warned
@@ -165,6 +166,7 @@ class _Build:
             forms=self._forms,
             step_timeout_s=request.step_timeout_s,
             ship=self.exporter.ship,
+            meanwhile=self._open_uploads,
         )
         self.definitions: list[Definition] = []
         self.wanted: dict[str, Forms] = {}
@@ -214,6 +216,7 @@ class _Build:
                     await self.exporter.export_caches(self.records)
                 finally:
                     await all_done([remembering])  # it reads trees that are closed next
+                await self.exporter.close()
                 return written
             except BlobLost as error:
                 if not self.refs.give_up(error):
@@ -300,6 +303,18 @@ class _Build:
             others = codec if self._exports_all() else None
             self.wanted = wanted_forms(self.definitions, Forms(codec, mounted), others=others)
         return self.wanted.get(str(vertex.digest)) or Forms(None, mounted=True)
+
+    def _open_uploads(self) -> None:
+        """Open uploads for the layers that are still to be made, and for configs."""
+        layers = [
+            vertex
+            for definition in self.definitions
+            for vertex in definition.vertices
+            if isinstance(vertex.op, ExecOp | FileOp) and self._forms(vertex).codec is not None
+        ]
+        known = self.observer.outcomes
+        count = sum(str(vertex.digest) not in known for vertex in layers)
+        self.exporter.open_uploads(count + len(self.definitions))
 
     def _exports_all(self) -> bool:
         """Whether the layers of all steps go into an exported cache, not only those of images."""

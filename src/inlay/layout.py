@@ -190,7 +190,7 @@ class LayoutFolder(Layout):
         return cast("BinaryIO", open(fd, "rb", buffering=0)), status.st_size
 
     def push_blob(
-        self, descriptor: Descriptor, open_source: OpenSource, *, mount_from: str = ""
+        self, descriptor: Descriptor, open_source: OpenSource, *, mount_from: str = "", is_new: bool = False
     ) -> Literal["exists", "pushed"]:
         """Copy a blob in, verified, unless it is here. Raises `ContentError`."""
         if self.has_blob(descriptor):

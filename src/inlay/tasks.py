@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 NAP_S = 0.2
 """How long the loop sleeps at most: Python handles signals between two calls, not in one."""
+IDLE_S = 0.05
+"""After so long without anything to do there is time for what was put off (`when_idle`)."""
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -137,6 +139,7 @@ class _Loop:
         self.threads: list[Callable[[], object]] = []
         self.idle = 0
         self.outstanding = 0
+        self.put_off: list[Callable[[], None]] = []
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         task: Task[T] = Task(self, coroutine)
@@ -158,9 +161,11 @@ class _Loop:
                 self._step(*self.ready.popleft())
             elif self.outstanding:
                 try:
-                    land = self.finished.get(timeout=NAP_S)
-                except Empty:
-                    continue  # a signal that came just before the wait has not ended it
+                    land = self.finished.get(timeout=IDLE_S if self.put_off else NAP_S)
+                except Empty:  # also where a signal that came just before the wait has not ended it
+                    while self.put_off:
+                        self.put_off.pop()()
+                    continue
                 land()
             else:
                 raise RuntimeError("deadlock: every task waits for another")
@@ -312,6 +317,11 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
     waits is done at once. A coroutine that starts others this way nests on the stack; start those that
     it will wait for first."""
     return _loop().start(coroutine)
+
+
+def when_idle(work: Callable[[], None]) -> None:
+    """Call `work` on this thread as soon as nothing has been left to do for `IDLE_S`, if that comes to pass."""
+    _loop().put_off.append(work)
 
 
 def promise() -> Task[Any]:

@@ -15,6 +15,7 @@ from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch, NotFound, RegistryError, UsageError
 from inlay.oci.descriptor import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor
 from inlay.registry.repository import Repository
+from inlay.registry.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,10 @@ def repository(host: str, transport: Transport) -> Repository:
     return Repository(host, f"test/{uuid4().hex}", transport)
 
 
-def push(repository: Repository, data: bytes, mount_from: str = "") -> str:
-    return repository.push_blob(describe(data), lambda: io.BytesIO(data), mount_from=mount_from)
+def push(repository: Repository, data: bytes, mount_from: str = "", *, is_new: bool = False) -> str:
+    return repository.push_blob(
+        describe(data), lambda: io.BytesIO(data), mount_from=mount_from, is_new=is_new
+    )
 
 
 def push_image(repository: Repository, tag: str, *layers: bytes) -> Descriptor:
@@ -127,6 +130,60 @@ def test_a_small_blob_that_is_here_takes_one_request(
     sent = later.transport.traffic.pushed
     assert push(later, data) == "exists"
     assert later.transport.traffic.pushed == sent
+
+
+def test_a_new_blob_goes_to_an_upload_that_was_opened_for_it(
+    fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    repository = Repository(fake.host, "app", connect())
+    repository.open_upload()
+    assert repository.open_uploads == 1
+    assert push(repository, b"data", is_new=True) == "pushed"
+    assert repository.open_uploads == 0
+    assert fake.seen() == [
+        "POST /v2/app/blobs/uploads/",
+        f"PUT /v2/app/blobs/uploads/ID?state=1&digest={describe(b'data').digest.replace(':', '%3A')}",
+    ]
+
+
+def test_what_was_opened_serves_small_and_large_blobs(repository: Repository) -> None:
+    blobs = [uuid4().bytes, uuid4().bytes * 10_000]
+    for _ in blobs:
+        repository.open_upload()
+    for blob in blobs:
+        assert push(repository, blob, is_new=True) == "pushed"
+        assert repository.read_blob(describe(blob), len(blob)) == blob
+    assert repository.open_uploads == 0
+
+
+@pytest.mark.parametrize("data", [LARGE, b"small"])
+def test_what_is_not_new_leaves_an_open_upload_alone(data: bytes, repository: Repository) -> None:
+    push(repository, data)
+    repository.transport.pushed.clear()
+    repository.open_upload()
+    assert push(repository, data) == "exists"
+    assert repository.open_uploads == 1
+
+
+def test_an_upload_that_is_not_used_is_given_up(repository: Repository) -> None:
+    repository.open_upload()
+    ((place,),) = repository.transport.uploads.values()
+    status = Request("GET", place, "look at", "an upload", repository.host)
+    with repository.transport.open(status) as response:
+        assert response.status == 204
+    repository.cancel_upload()
+    with repository.transport.open(status) as response:
+        assert response.status == 404
+
+
+def test_an_upload_that_the_registry_forgot_is_opened_again(
+    fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    repository = Repository(fake.host, "app", connect())
+    repository.open_upload()
+    fake.uploads.clear()
+    assert push(repository, b"data", is_new=True) == "pushed"
+    assert fake.blobs[describe(b"data").digest] == b"data"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 429, 500, 501, 503])

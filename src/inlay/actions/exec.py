@@ -65,9 +65,13 @@ async def _run(worker: Worker, spec: ProcessSpec, log: StepLog) -> tuple[int, bo
     def run() -> int:
         return executor.run(spec, log.write, cancellation)
 
-    code = await in_thread(
-        _within, worker.step_timeout_s, run, too_long, limiter=worker.processes, abort=cancellation.cancel
-    )
+    worker.process_begins()
+    try:
+        code = await in_thread(
+            _within, worker.step_timeout_s, run, too_long, limiter=worker.processes, abort=cancellation.cancel
+        )
+    finally:
+        worker.process_ended()
     return code, too_long.cancelled
 
 

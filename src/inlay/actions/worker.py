@@ -5,7 +5,7 @@ from __future__ import annotations
 from inlay.errors import CacheError
 from inlay.llb.ops import ExecOp
 from inlay.refs.ref import ContextRef, Ref
-from inlay.tasks import Limiter, Task, in_thread, spawn
+from inlay.tasks import Limiter, Task, in_thread, spawn, when_idle
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -50,10 +50,12 @@ class Worker:
         forms: Callable[[Vertex], Forms] = lambda vertex: Forms(None, mounted=True),
         ship: Callable[[Ref, Codec], None] = lambda ref, codec: None,
         step_timeout_s: float = 0.0,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """`clock` gives nanoseconds since 1970; `make_executor` is called when a process is to run; `forms`
         tells in which forms a step's result is wanted, and `ship` takes those for an image as they are made.
-        A process may take `step_timeout_s` seconds, 0 for any time. Cache mounts are in the folder `trees`."""
+        A process may take `step_timeout_s` seconds, 0 for any time. Cache mounts are in the folder `trees`.
+        `meanwhile` is called once, if a process takes its time and there is nothing else to do."""
         self.refs = refs
         self.secrets = secrets
         self._trees = trees
@@ -65,6 +67,9 @@ class Worker:
         self.processes = Limiter(16)
         self.forms = forms
         self._ship = ship
+        self._meanwhile: Callable[[], None] | None = meanwhile
+        self._running = 0
+        """Processes that run."""
         self._make_executor = make_executor
         self._executor: Task[Executor] | None = None
         self._copies: dict[int, Task[Ref]] = {}
@@ -87,6 +92,20 @@ class Worker:
         is_run = isinstance(vertex.op, ExecOp) or self.forms(vertex).is_run_on
         if self._executor is None and is_run:
             self._executor = spawn(in_thread(self._make_executor))
+
+    def process_begins(self) -> None:
+        """A process runs: if it takes its time, what can be done meanwhile is done, once."""
+        self._running += 1
+        if self._meanwhile is not None:
+            when_idle(self._use_time)
+
+    def process_ended(self) -> None:
+        self._running -= 1
+
+    def _use_time(self) -> None:
+        if self._running and self._meanwhile is not None:
+            self._meanwhile()
+            self._meanwhile = None
 
     def made(self, vertex: Vertex, results: Sequence[Result]) -> None:
         """Let the layers that a step has made go on their way, if an image is to be made of them."""

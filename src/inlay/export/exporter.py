@@ -9,7 +9,7 @@ from inlay.export.publish import config_blob, image_blobs, layer_blobs, push_blo
 from inlay.export.results import Results
 from inlay.gotext import parse_bool
 from inlay.progress.report import shown
-from inlay.tasks import Limiter, in_thread, spawn
+from inlay.tasks import Limiter, gather, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from inlay.reference import Reference
     from inlay.refs.ref import Ref
     from inlay.refs.store import RefStore
+    from inlay.registry.repository import Repository
     from inlay.request import BuildRequest
     from inlay.solver.export import Export
     from inlay.sources.places import Places
 
 TRANSFERS = 8
 """Blobs that are pushed at the same time."""
+MAX_UPLOADS = 16
+"""Uploads that are opened before there is anything to send."""
 
 _TITLES = {"image": "exporting to image", "local": "copying files", "tar": "sending tarball"}
 
@@ -68,6 +71,8 @@ class Exporter:
         self._emit = emit
         self._results = Results(request, refs, content, epoch_s=epoch_s)
         self._limiter = Limiter(TRANSFERS)
+        self._pushed_to: list[Repository] = []
+        """Where uploads were opened."""
         self._shipping: Shipping | None = None
         """Layers that were sent ahead, if any were."""
 
@@ -80,6 +85,22 @@ class Exporter:
             names = [name for each in pushed for name in each.names]
             self._shipping = Shipping(self._refs, self._content, self._places, self._limiter, names)
         self._shipping.take(ref, codec)
+
+    def open_uploads(self, count: int) -> None:
+        """Open uploads for `count` blobs that are still to be made, wherever images are pushed to. Does not wait.
+
+        A build that fails leaves them to the registries, which put an end to what nothing comes to.
+        """
+        names = [name for output in self._outputs if output.is_pushed for name in output.names]
+        self._pushed_to = [self._places.repository(name) for name in dict.fromkeys(names)]
+        for repository in self._pushed_to:
+            for _ in range(min(count, MAX_UPLOADS)):
+                spawn(in_thread(_try, repository.open_upload, limiter=self._limiter))
+
+    async def close(self) -> None:
+        """Give up the uploads that were opened and not used."""
+        unused = [repository for repository in self._pushed_to for _ in range(repository.open_uploads)]
+        await gather([spawn(in_thread(_try, repository.cancel_upload)) for repository in unused])
 
     async def write(self, built: Sequence[BuiltPlatform]) -> list[Written]:
         """Write every output. Raises `ExportError`, `RegistryError`."""
@@ -233,6 +254,14 @@ class Exporter:
         with NewFile(output.option.get("dest")) as out:
             await in_thread(write_tar, sources, out)
         return Written()
+
+
+def _try(ask: Callable[[], None]) -> None:
+    """Ask for what is well to have, and no more."""
+    try:
+        ask()
+    except (InlayError, OSError):
+        return
 
 
 def _written(made: MadeImages) -> Written:

@@ -29,7 +29,12 @@ class Destination(Protocol):
     """A `Repository` or a `LayoutFolder`."""
 
     def push_blob(
-        self, descriptor: Descriptor, open_source: Callable[[], BinaryIO], *, mount_from: str = ""
+        self,
+        descriptor: Descriptor,
+        open_source: Callable[[], BinaryIO],
+        *,
+        mount_from: str = "",
+        is_new: bool = False,
     ) -> str: ...
 
     def push_manifest(self, raw: bytes, media_type: str, ref: str = "") -> Descriptor: ...
@@ -44,11 +49,13 @@ class Destination(Protocol):
 
 
 class Blob(NamedTuple):
-    """A blob of an image and how to read it; `location` is the place that has it, if not the store."""
+    """A blob of an image and how to read it; `location` is the place that has it, if not the store. One that
+    `is_new` was made just now."""
 
     descriptor: Descriptor
     open: Callable[[], BinaryIO]
     location: str = ""
+    is_new: bool = False
 
 
 def layer_blob(layer: Layer, content: ContentStore) -> Blob:
@@ -89,7 +96,7 @@ def layer_blobs(layers: Sequence[Layer], content: ContentStore) -> list[Blob]:
 
 
 def config_blob(image: Image) -> Blob:
-    return bytes_blob(image.manifest.config, image.config)
+    return bytes_blob(image.manifest.config, image.config)._replace(is_new=True)
 
 
 def image_blobs(image: Image, layers: Sequence[Layer], content: ContentStore) -> list[Blob]:
@@ -116,7 +123,7 @@ async def push_blobs(
         if host and blob.location.startswith(f"registry:{host}/"):
             mount_from = blob.location.removeprefix(f"registry:{host}/")
         try:
-            destination.push_blob(blob.descriptor, blob.open, mount_from=mount_from)
+            destination.push_blob(blob.descriptor, blob.open, mount_from=mount_from, is_new=blob.is_new)
         except DigestMismatch as error:
             if not blob.location:
                 raise

@@ -44,20 +44,22 @@ class Shipping:
         """Repositories and digests of the blobs that they have."""
 
     def take(self, ref: Ref, codec: Codec) -> None:
-        """Begin to ship the layers of `ref` that were not begun with yet. Does not wait."""
+        """Begin to ship the layers of `ref`, the last of which was made just now, that were not begun with yet.
+        Does not wait."""
         for layer in ref.layers:
             if id(layer) not in self._begun:
-                self._begun[id(layer)] = spawn(self._ship(layer, codec))
+                self._begun[id(layer)] = spawn(self._ship(layer, codec, is_new=layer is ref.layers[-1]))
 
     async def done(self) -> None:
         """Wait until nothing is on its way."""
         await all_done(self._begun.values())
 
-    async def _ship(self, layer: Layer, codec: Codec) -> None:
+    async def _ship(self, layer: Layer, codec: Codec, *, is_new: bool) -> None:
         try:
             await self._refs.packing.pack(layer, codec)
             for name in self._names:
-                location, blob = self._places.registry(name).location, layer_blob(layer, self._content)
+                location = self._places.registry(name).location
+                blob = layer_blob(layer, self._content)._replace(is_new=is_new)
                 await push_blobs(
                     self._places.repository(name),
                     [blob],

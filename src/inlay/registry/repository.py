@@ -162,13 +162,19 @@ class Repository:
         return reader
 
     def push_blob(
-        self, descriptor: Descriptor, open_source: Callable[[], BinaryIO], *, mount_from: str = ""
+        self,
+        descriptor: Descriptor,
+        open_source: Callable[[], BinaryIO],
+        *,
+        mount_from: str = "",
+        is_new: bool = False,
     ) -> Pushed:
         """Bring a blob in, unless it is here: by a mount from the repository `mount_from` of this registry,
         or with the bytes of `open_source` (opened again for each new attempt).
 
-        Whether a small one is here is not asked first. To mount it from this very repository opens an upload
-        where it is not: one request less for each blob that is new, as most small ones are.
+        Whether a small one is here is not asked first. One that `is_new` goes where an upload is open, if there is
+        such; and to mount any other from this very repository opens an upload where it is not: one request less for
+        each blob that is new, as most small ones are.
         """
         from inlay.registry.upload import push_blob
 
@@ -178,9 +184,37 @@ class Repository:
         is_small = descriptor.size <= _SMALL_BLOB
         if not is_small and self._has_blob(descriptor.digest, descriptor.size, self._push_scope):
             return "exists"
-        done = push_blob(self, descriptor, open_source, mount_from or (self.path if is_small else ""))
+        place = self._take_upload() if is_new and not mount_from else None
+        asks_here = is_small and place is None and not mount_from
+        mount = self.path if asks_here else mount_from
+        done = push_blob(self, descriptor, open_source, mount_from=mount, place=place)
         pushed.add(here)
-        return "exists" if done == "mounted" and not mount_from else done
+        return "exists" if done == "mounted" and asks_here else done
+
+    @property
+    def open_uploads(self) -> int:
+        """How many uploads were opened and not used yet."""
+        return len(self.transport.uploads.get((self.host, self.path), ()))
+
+    def open_upload(self) -> None:
+        """Open an upload for a blob that is still to be made: a request less, and a connection, when it is pushed."""
+        from inlay.registry.upload import open_upload
+
+        self.transport.uploads.setdefault((self.host, self.path), []).append(open_upload(self))
+
+    def cancel_upload(self) -> None:
+        """Give up one of the uploads that were opened and not used, if there is one."""
+        from inlay.registry.upload import cancel_upload
+
+        place = self._take_upload()
+        if place is not None:
+            cancel_upload(self, place)
+
+    def _take_upload(self) -> Url | None:
+        try:
+            return self.transport.uploads[self.host, self.path].pop()
+        except LookupError:
+            return None
 
     def has_manifest(self, descriptor: Descriptor, ref: str) -> bool:
         """Whether `ref` names just this manifest here, so that what it refers to is here too."""

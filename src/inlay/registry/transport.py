@@ -124,6 +124,7 @@ class _Shared:
         self.credential = credential
         self.traffic = Traffic()
         self.pushed: set[tuple[str, str, str]] = set()
+        self.uploads: dict[tuple[str, str], list[Url]] = {}
         self.tls = Tls()
         self.lock = allocate_lock()
         self.idle: dict[tuple[str, str, int], list[Connection]] = {}
@@ -176,6 +177,11 @@ class Transport:
     def pushed(self) -> set[tuple[str, str, str]]:
         """Blobs that went to a registry, by (host, repository, digest): nobody need look for them there again."""
         return self._shared.pushed
+
+    @property
+    def uploads(self) -> dict[tuple[str, str], list[Url]]:
+        """Uploads that were opened before there was anything to send, by (host, repository)."""
+        return self._shared.uploads
 
     @property
     def silent(self) -> set[str]:

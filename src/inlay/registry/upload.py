@@ -74,10 +74,30 @@ class _Session:
             return
 
 
+def open_upload(repository: Repository) -> Url:
+    """Open an upload for a blob that is still to be made; return where its bytes are to go."""
+    session = _Session(repository, repository._push_scope)
+    session.begin(str(repository))
+    assert session.location is not None
+    return session.location
+
+
+def cancel_upload(repository: Repository, place: Url) -> None:
+    """Tell the registry that nothing will come. It need not know how to cancel."""
+    request = _Session(repository, repository._push_scope).request("DELETE", place, str(repository))
+    repository.transport.open(request._replace(attempts=1)).close()
+
+
 def push_blob(
-    repository: Repository, descriptor: Descriptor, open_source: Callable[[], BinaryIO], mount_from: str
+    repository: Repository,
+    descriptor: Descriptor,
+    open_source: Callable[[], BinaryIO],
+    *,
+    mount_from: str,
+    place: Url | None,
 ) -> Pushed:
-    """Mount or upload a blob that `repository` is not known to have (see `Repository.push_blob`)."""
+    """Mount or upload a blob that `repository` is not known to have (see `Repository.push_blob`); `place` is that of
+    an upload that was opened before, to use if there is nothing to mount from."""
     reference = f"{repository}@{descriptor.digest}"
     scopes = repository._push_scope
     if mount_from:
@@ -87,8 +107,7 @@ def push_blob(
         if not _try_mount(mounting, reference, query):
             return "mounted"
     session = _Session(repository, scopes)
-    if mount_from:
-        session.location = mounting.location
+    session.location = mounting.location if mount_from else place
 
     def attempt() -> None:
         try:
@@ -98,6 +117,12 @@ def push_blob(
         except TransientError:
             session.look_again(reference)
             raise
+        except RegistryError:
+            nonlocal place
+            if place is None:
+                raise
+            place = session.location = None  # a registry may have forgotten what was opened a while ago
+            attempt()
 
     repository.transport.retry(attempt)
     return "pushed"
