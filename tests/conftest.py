@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,9 +46,19 @@ class RunningRegistry(NamedTuple):
     user: str = ""
     password: str = ""
 
+    def log_size(self) -> int:
+        """Bytes in the access log, once it stands still: a line comes after the answer that it is of."""
+        log = self.folder / "log"
+        size = -1
+        while size != log.stat().st_size:
+            size = log.stat().st_size
+            time.sleep(0.05)
+        return size
+
     def requests(self, since: int = 0) -> list[str]:
         """Method and path of each request that the access log shows from byte `since` on."""
-        text = (self.folder / "log").read_bytes()[since:].decode(errors="replace")
+        end = self.log_size()
+        text = (self.folder / "log").read_bytes()[since:end].decode(errors="replace")
         lines = [line.split('"')[1] for line in text.splitlines() if '" ' in line and " HTTP/1" in line]
         return [line.rpartition(" ")[0] for line in lines]
 

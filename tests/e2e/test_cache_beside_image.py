@@ -75,7 +75,7 @@ def test_an_empty_machine_takes_unchanged_steps_of_other_stages_from_beside_the_
     assert manifest["config"]["mediaType"] == CACHE
 
     (context / "late.txt").write_text("changed\n")
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     again = inlay(*push, "--root", str(tmp_path / "b"), "-t", f"{ref}:2", "--cache-from", f"{ref}:1")
     assert again.code == 0, again.err
     assert again.cached == 4, again.err  # all before COPY late.txt
@@ -99,14 +99,14 @@ def test_a_full_match_changes_nothing_and_asks_for_little(
     _, image = get(docker_registry.host, "beside-match/manifests/1")
     listed = beside(docker_registry.host, "beside-match", image)
 
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     from_one = ("--cache-from", f"{ref}:1")
     plain = inlay(*push, "type=inline", "--root", str(tmp_path / "b"), "-t", f"{ref}:2", *from_one)
     assert plain.cached == 7, plain.err
     assert get(docker_registry.host, "beside-match/manifests/2")[1] == image
     assert not [line for line in docker_registry.requests(mark) if "referrers" in line or "sha256-" in line]
 
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     full = inlay(*push, "type=inline,mode=max", "--root", str(tmp_path / "c"), "-t", f"{ref}:3", *from_one)
     assert full.cached == 7, full.err
     assert get(docker_registry.host, "beside-match/manifests/3")[1] == image

@@ -90,7 +90,7 @@ def test_a_fresh_machine_finds_every_step_in_the_image(
     build = ("build", "--progress", "plain", "--push", "--cache-to", "type=inline")
     first = inlay(*build, "--root", str(tmp_path / "one"), "-t", f"{ref}:1", str(context))
     assert first.code == 0, first.err
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     again = (
         *build,
         "--root",
@@ -131,7 +131,7 @@ def test_an_unchanged_build_makes_two_requests(
         str(context),
     )
     assert inlay(*build).code == 0
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     assert inlay(*build).code == 0
     requests = docker_registry.requests(mark)
     assert len(requests) == 2, requests
@@ -144,7 +144,7 @@ def test_an_imported_build_asks_each_question_once(
     ref = f"{docker_registry.host}/asked-once:1"
     build = ("build", "--push", "--cache-to", "type=inline", "-t", ref, str(context))
     assert inlay(*build, "--root", str(tmp_path / "a")).code == 0
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     done = inlay(*build, "--root", str(tmp_path / "b"), "--cache-from", ref)
     assert done.code == 0, done.err
     assert " 0 run · " in done.err.splitlines()[-1]

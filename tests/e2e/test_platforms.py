@@ -83,7 +83,7 @@ def test_an_index_is_pushed_and_its_cache_serves_an_empty_machine(
         assert config["architecture"] == config["config"]["Labels"]["arch"] == architecture
         assert config["moby.buildkit.cache.v0"]
 
-    mark = (docker_registry.folder / "log").stat().st_size
+    mark = docker_registry.log_size()
     second = inlay(*push, "--root", str(tmp_path / "b"), "-t", f"{ref}:2", "--cache-from", f"{ref}:1")
     assert second.code == 0, second.err
     assert " 0 run · " in second.err.splitlines()[-1], second.err
