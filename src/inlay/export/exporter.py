@@ -9,7 +9,7 @@ from inlay.export.publish import config_blob, image_blobs, layer_blobs, push_blo
 from inlay.export.results import Results
 from inlay.gotext import parse_bool
 from inlay.progress.report import shown
-from inlay.tasks import Limiter, gather, in_thread, spawn
+from inlay.tasks import Limiter, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from inlay.archive.codecs import Codec
     from inlay.content import ContentStore
+    from inlay.export.opening import Opening
     from inlay.export.plan import Output
     from inlay.export.publish import Blob, Destination
     from inlay.export.results import BuiltPlatform, MadeImages
@@ -26,15 +27,12 @@ if TYPE_CHECKING:
     from inlay.reference import Reference
     from inlay.refs.ref import Ref
     from inlay.refs.store import RefStore
-    from inlay.registry.repository import Repository
     from inlay.request import BuildRequest
     from inlay.solver.export import Export
     from inlay.sources.places import Places
 
 TRANSFERS = 8
 """Blobs that are pushed at the same time."""
-MAX_UPLOADS = 16
-"""Uploads that are opened before there is anything to send."""
 
 _TITLES = {"image": "exporting to image", "local": "copying files", "tar": "sending tarball"}
 
@@ -71,8 +69,8 @@ class Exporter:
         self._emit = emit
         self._results = Results(request, refs, content, epoch_s=epoch_s)
         self._limiter = Limiter(TRANSFERS)
-        self._pushed_to: list[Repository] = []
-        """Where uploads were opened."""
+        self._opening: Opening | None = None
+        """Uploads that were opened ahead, if any were."""
         self._shipping: Shipping | None = None
         """Layers that were sent ahead, if any were."""
 
@@ -91,16 +89,16 @@ class Exporter:
 
         A build that fails leaves them to the registries, which put an end to what nothing comes to.
         """
+        from inlay.export.opening import Opening
+
         names = [name for output in self._outputs if output.is_pushed for name in output.names]
-        self._pushed_to = [self._places.repository(name) for name in dict.fromkeys(names)]
-        for repository in self._pushed_to:
-            for _ in range(min(count, MAX_UPLOADS)):
-                spawn(in_thread(_try, repository.open_upload, limiter=self._limiter))
+        places = {(name.domain, name.path): self._places.repository(name) for name in names}
+        self._opening = Opening(list(places.values()), count)
 
     async def close(self) -> None:
         """Give up the uploads that were opened and not used."""
-        unused = [repository for repository in self._pushed_to for _ in range(repository.open_uploads)]
-        await gather([spawn(in_thread(_try, repository.cancel_upload)) for repository in unused])
+        if self._opening is not None:
+            await self._opening.close()
 
     async def write(self, built: Sequence[BuiltPlatform]) -> list[Written]:
         """Write every output. Raises `ExportError`, `RegistryError`."""
@@ -254,14 +252,6 @@ class Exporter:
         with NewFile(output.option.get("dest")) as out:
             await in_thread(write_tar, sources, out)
         return Written()
-
-
-def _try(ask: Callable[[], None]) -> None:
-    """Ask for what is well to have, and no more."""
-    try:
-        ask()
-    except (InlayError, OSError):
-        return
 
 
 def _written(made: MadeImages) -> Written:

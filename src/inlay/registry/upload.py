@@ -13,7 +13,7 @@ from inlay.registry.wire import CHUNK
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import BinaryIO
 
     from inlay.oci.descriptor import Descriptor
@@ -39,12 +39,12 @@ class _Session:
     def request(self, method: str, url: Url, reference: str) -> Request:
         return Request(method, url, "push", reference, self._repository.host, self._scopes)
 
-    def begin(self, reference: str, **query: str) -> bool:
+    def begin(self, reference: str, query: Mapping[str, str] = {}, *, attempts: int = 0) -> bool:
         """Open an upload; False when the registry mounted the blob instead."""
         transport = self._repository.transport
         url = transport.url(self._repository.host, f"/v2/{self._repository.path}/blobs/uploads/")
         request = self.request("POST", url.with_query(**query) if query else url, reference)
-        request = request._replace(attempts=1 if query else 0)  # a mount is asked for once: bytes do as well
+        request = request._replace(attempts=attempts)
         with transport.open(request) as response:
             if response.status == 201 and query:
                 return False
@@ -75,9 +75,9 @@ class _Session:
 
 
 def open_upload(repository: Repository) -> Url:
-    """Open an upload for a blob that is still to be made; return where its bytes are to go."""
+    """Open an upload for a blob that is still to be made, in one try; return where its bytes are to go."""
     session = _Session(repository, repository._push_scope)
-    session.begin(str(repository))
+    session.begin(str(repository), attempts=1)
     assert session.location is not None
     return session.location
 
@@ -131,7 +131,7 @@ def push_blob(
 def _try_mount(session: _Session, reference: str, query: dict[str, str]) -> bool:
     """Ask for a mount; True when the bytes must be sent after all, because the registry would not."""
     try:
-        return session.begin(reference, **query)
+        return session.begin(reference, query, attempts=1)  # once: bytes do as well
     except RegistryError:
         return True  # what is really wrong shows when they are
 
