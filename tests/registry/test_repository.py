@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fake_registry import FakeRegistry
+    from fake_registry import Exchange, FakeRegistry
     from inlay.registry.transport import Transport
 
 
@@ -183,6 +183,33 @@ def test_an_upload_that_the_registry_forgot_is_opened_again(
     repository.open_upload()
     fake.uploads.clear()
     assert push(repository, b"data", is_new=True) == "pushed"
+    assert fake.blobs[describe(b"data").digest] == b"data"
+
+
+@pytest.mark.parametrize("is_opened", [True, False])
+@pytest.mark.parametrize("data", [LARGE, b"small" * 1000])
+def test_a_push_that_breaks_off_goes_on_from_there(
+    data: bytes, is_opened: bool, fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    def take_half(fake: FakeRegistry, exchange: Exchange) -> None:
+        fake.uploads[exchange.path.rpartition("/")[2]] += exchange.body[: len(data) // 2]
+        exchange.close_after = True
+
+    repository = Repository(fake.host, "app", connect())
+    if is_opened:
+        repository.open_upload()
+    fake.fault("PUT", "/uploads/", take_half)
+    assert push(repository, data, is_new=is_opened) == "pushed"
+    assert fake.blobs[describe(data).digest] == data
+    assert len(fake.seen("POST")) == 1
+    assert len(fake.seen("PATCH")) == 1
+
+
+def test_where_a_mount_leads_nowhere_the_bytes_go_to_another_upload(
+    fake: FakeRegistry, connect: Callable[..., Transport]
+) -> None:
+    fake.fault("POST", "mount=", answer(202, Location="/v2/app/blobs/uploads/nowhere"))
+    assert push(Repository(fake.host, "app", connect()), b"data") == "pushed"
     assert fake.blobs[describe(b"data").digest] == b"data"
 
 

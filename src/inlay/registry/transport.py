@@ -308,9 +308,10 @@ class Transport:
                 return self._talk(connection, request, authorization)
             except OSError as error:
                 self._abort.check()
-                if connection is None or not connection.is_reused:
+                if connection is None or not connection.is_reused or isinstance(request.body, Body):
                     raise TransientError(self.lost(request, error)) from error
-                connection = None  # it had been idle, and was closed just now: no fault of anybody
+                # It had been idle, and was closed just now: no fault of anybody. But some of a body may have come.
+                connection = None
 
     def _connection(self, url: Url, *, refuse_local: bool) -> Connection:
         """An idle connection, or a new one."""

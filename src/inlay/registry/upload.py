@@ -107,7 +107,7 @@ def push_blob(
         if not _try_mount(mounting, reference, query):
             return "mounted"
     session = _Session(repository, scopes)
-    session.location = mounting.location if mount_from else place
+    session.location = ahead = mounting.location if mount_from else place
 
     def attempt() -> None:
         try:
@@ -118,10 +118,10 @@ def push_blob(
             session.look_again(reference)
             raise
         except RegistryError:
-            nonlocal place
-            if place is None:
+            nonlocal ahead
+            if ahead is None:
                 raise
-            place = session.location = None  # a registry may have forgotten what was opened a while ago
+            ahead = session.location = None  # a registry may have forgotten what was opened a while ago
             attempt()
 
     repository.transport.retry(attempt)
