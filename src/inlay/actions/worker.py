@@ -72,6 +72,9 @@ class Worker:
         """Processes that run."""
         self._make_executor = make_executor
         self._executor: Task[Executor] | None = None
+        self._made: list[Executor] = []
+        """Executors to close: a task that is cancelled does not give the one that it has made."""
+        self._is_closed = False
         self._copies: dict[int, Task[Ref]] = {}
 
     @property
@@ -84,14 +87,21 @@ class Worker:
 
     async def executor(self) -> Executor:
         if self._executor is None:
-            self._executor = spawn(in_thread(self._make_executor))
+            self._executor = spawn(in_thread(self._make))
         return await self._executor
+
+    def _make(self) -> Executor:
+        executor = self._make_executor()
+        self._made.append(executor)
+        if self._is_closed:
+            self._close_made()
+        return executor
 
     def begin(self, vertex: Vertex) -> None:
         """Get ready for what follows a step that is going to be done."""
         is_run = isinstance(vertex.op, ExecOp) or self.forms(vertex).is_run_on
         if self._executor is None and is_run:
-            self._executor = spawn(in_thread(self._make_executor))
+            self._executor = spawn(in_thread(self._make))
 
     def process_begins(self) -> None:
         """A process runs: if it takes its time, what can be done meanwhile is done, once."""
@@ -119,12 +129,21 @@ class Worker:
         """End the executor, if one was started, now that no step is left."""
         executor, self._executor = self._executor, None
         if executor is not None:
-            await in_thread((await executor).close)
+            self._made.remove(made := await executor)
+            await in_thread(made.close)
 
     def close(self) -> None:
-        """End the executor, if there is one still."""
-        if self._executor is not None and self._executor.succeeded:
-            self._executor.result().close()
+        """End the executor, if there is one still; one that is being made ends as soon as it is."""
+        self._is_closed = True
+        self._close_made()
+
+    def _close_made(self) -> None:
+        while self._made:
+            try:
+                executor = self._made.pop()
+            except IndexError:  # another thread has closed it
+                return
+            executor.close()
 
     async def tree(self, result: Result) -> Tree | None:
         """`result` to read; None of an empty tree. Trees stay open until the build ends."""
