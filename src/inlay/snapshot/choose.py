@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
+
 from inlay import privileges
 from inlay.errors import SolveError
 from inlay.snapshot.snapshotter import LayerDirs
@@ -26,6 +28,7 @@ class _Chosen(LayerDirs):
         super().__init__(root)
         self._warn = warn
         self._choice: Snapshotter | None = None
+        self._choosing = allocate_lock()
 
     def receive(self) -> Incoming:
         return self._chosen().receive()
@@ -37,21 +40,24 @@ class _Chosen(LayerDirs):
         return self._chosen().view(layers)
 
     def _chosen(self) -> Snapshotter:
-        if self._choice is None:
-            refusal = privileges.refusal()
-            if refusal is not None:
-                raise SolveError(f"layers cannot be unpacked: {refusal}")
-            shortage = privileges.shortage()
-            if shortage is not None:
-                self._warn(shortage)
-            from inlay.snapshot.overlay import Overlay, overlay_works
+        with self._choosing:
+            if self._choice is None:
+                self._choice = self._choose()
+            return self._choice
 
-            reason = overlay_works(self.root)
-            if reason is None:
-                self._choice = Overlay(self.root)
-            else:
-                from inlay.snapshot.native import Native
+    def _choose(self) -> Snapshotter:
+        refusal = privileges.refusal()
+        if refusal is not None:
+            raise SolveError(f"layers cannot be unpacked: {refusal}")
+        shortage = privileges.shortage()
+        if shortage is not None:
+            self._warn(shortage)
+        from inlay.snapshot.overlay import Overlay, overlay_works
 
-                self._warn(f"every step copies its whole file system, because {reason}")
-                self._choice = Native(self.root)
-        return self._choice
+        reason = overlay_works(self.root)
+        if reason is None:
+            return Overlay(self.root)
+        from inlay.snapshot.native import Native
+
+        self._warn(f"every step copies its whole file system, because {reason}")
+        return Native(self.root)
