@@ -115,6 +115,18 @@ def test_a_token_is_fetched_with_the_credentials_and_kept(
     assert authorizations(fake) == [None, "Bearer t1", "Bearer t1"]
 
 
+def test_a_token_that_was_refused_is_not_asked_for_again(
+    fake: FakeRegistry, other: FakeRegistry, connect: Connect
+) -> None:
+    fake.fault("", "/v2/", wants(bearer(other), "Bearer t1"), times=99)
+    other.fault("GET", "/token", answer(401), times=99)
+    transport = connect(lambda host: WHO)
+    for _ in range(3):
+        with pytest.raises(Unauthorized, match="refuses the stored credentials"):
+            read(fake.host, transport)
+    assert authorizations(other) == [BASIC]
+
+
 def test_a_token_that_has_expired_is_fetched_anew(fake: FakeRegistry, connect: Connect) -> None:
     """By its time, before it is used; and when the registry no longer takes it, whatever its time."""
     fake.put(b"layer")

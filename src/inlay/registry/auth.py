@@ -28,6 +28,7 @@ DOCKER_HUB = "https://index.docker.io/v1/"
 _HELPER_TIMEOUT_S = 30
 _TOKEN_LIMIT = 1 << 20
 _TOKEN_MARGIN_S = 10.0
+_REFUSALS = (400, 401, 403)
 _PARAMETER = regexp(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
 _SCHEME = regexp(r"(?i)(?:^|,)\s*(basic|bearer)(?:\s+|\Z|(?=,))")
 _ESCAPED = regexp(r"\\(.)")
@@ -219,7 +220,7 @@ class Authenticator:
     `host` is the registry as references call it; `credential` gives its credential when it is first needed.
     """
 
-    __slots__ = ("_challenge", "_credential", "_lock", "_look_up", "_secrets", "_tokens", "host")
+    __slots__ = ("_challenge", "_credential", "_lock", "_look_up", "_refused", "_secrets", "_tokens", "host")
 
     def __init__(self, host: str, credential: Callable[[str], Credential | None]) -> None:
         self.host = host
@@ -227,6 +228,8 @@ class Authenticator:
         self._credential: Credential | None = None
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
+        self._refused: dict[Scopes, int] = {}
+        """With which status a token was refused; who asks again and again is locked out."""
         self._secrets: set[str] = set()
         self._lock = allocate_lock()
 
@@ -274,6 +277,8 @@ class Authenticator:
 
     def _fetch_token(self, challenge: Challenge, scopes: Scopes, fetch: Fetch) -> _Token:
         realm, service = Url.parse(challenge.parameters["realm"]), challenge.parameters.get("service", "")
+        if scopes in self._refused:
+            raise self._refusal(realm, self._refused[scopes])
         credential = self._credential
         if credential is not None and credential.identity_token:
             fields = {
@@ -293,11 +298,13 @@ class Authenticator:
             authorization = credential.basic if credential is not None else ""
             status, answer = fetch("GET", realm, authorization, b"", limit=_TOKEN_LIMIT)
         if status != 200:
-            raise self._refused(realm, status)
+            if status in _REFUSALS:
+                self._refused[scopes] = status
+            raise self._refusal(realm, status)
         return _parse_token(answer, realm)
 
-    def _refused(self, realm: Url, status: int) -> RegistryError:
-        if status in (400, 401, 403):
+    def _refusal(self, realm: Url, status: int) -> RegistryError:
+        if status in _REFUSALS:
             who = "the stored credentials" if self._credential else "access without credentials"
             hint = f'log in with "docker login {self.host}", and check that the name is right'
             return Unauthorized(f"{realm.host} refuses {who} for {self.host}; {hint}", status=status)
