@@ -23,8 +23,8 @@ class Arrival:
             arrival.complete()
 
     `readinto` waits for bytes that are not there yet. It returns 0 once the blob is complete, which its
-    digest has shown; where the with block ends before, it raises `ContentError`. Leaving the block waits for `read`,
-    which raises nothing.
+    digest has shown; once the with block has ended before that, it raises `ContentError`. Leaving the block waits
+    for `read`, which raises nothing.
     """
 
     __slots__ = ("_ended", "_fd", "_join", "_news", "_position", "_read", "_there", "_whole")
@@ -53,9 +53,14 @@ class Arrival:
         self._news.put(None)
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        while self._position == self._there and not self._whole:
-            if self._ended:
+        while True:
+            ended = self._ended  # looked at before `_whole`, which is set before it
+            if self._whole:
+                break
+            if ended:  # what came is not read to its end: somebody waits for this
                 raise ContentError("the blob did not come in")
+            if self._position < self._there:
+                break
             self._news.get()
         left = self._there - self._position
         count = os.preadv(self._fd, [memoryview(buffer)[:left]], self._position) if left else 0
