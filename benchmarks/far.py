@@ -25,7 +25,7 @@ import run
 import workloads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ADDRESS = "192.0.2.1"  # for documentation: nobody's
 PORT = 5000
@@ -55,7 +55,8 @@ def main() -> None:
         os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
     for command in ("link set lo up", f"addr add {ADDRESS}/32 dev lo"):
         subprocess.run(["ip", *command.split()], check=True)
-    kinds: list[type[builders.Builder]] = [FarInlay]
+    only, load = arguments.only.split(","), os.getloadavg()[0]
+    kinds: list[Callable[[str, str], builders.Builder]] = [FarInlay]
     if not builders.missing("buildkit"):
         kinds.append(builders.BuildKit)
     with (
@@ -64,38 +65,23 @@ def main() -> None:
         relayed(near, arguments.round_trip) as host,
         contextlib.ExitStack() as ends,
     ):
-        compared = [kind(state, host) for kind in kinds]  # type: ignore[call-arg]
+        compared = [kind(state, host) for kind in kinds]
         for builder in compared:
             ends.callback(builder.close)
         base = run.push_base(state, host, compared[0])
         costs: run.Costs = {}
-        for workload in arguments.only.split(","):
+        for workload in only:
             context = f"{state}/{workload}"
             workloads.ALL[workload](context, base)
             for _ in range(arguments.runs):
                 for builder in compared:
                     run.measure(builder, workload, context, host, costs)
             shutil.rmtree(context)
-        text = report(costs, arguments, compared)
+        table = run.report(costs, only, compared, arguments.runs, once=[], load=load)
+        text = f"Round trips of {arguments.round_trip:g} ms. {table}"
     print(text)
     if arguments.report:
         run.write_report(arguments.report, text, MARKS)
-
-
-def report(costs: run.Costs, arguments: argparse.Namespace, compared: list[builders.Builder]) -> str:
-    names = [builder.name for builder in compared]
-    heads = ["workload", "scenario", *(f"{name} (s)" for name in names)]
-    heads += [f"inlay / {name}" for name in names[1:]] + ["inlay's memory (MB)"]
-    lines = [
-        f"{time.strftime('%Y-%m-%d')}; {'; '.join(builder.version for builder in compared)}; {run.machine()}.",
-        f"Medians of {arguments.runs} runs, builders in turn; round trips of {arguments.round_trip:g} ms.",
-        "",
-        "| " + " | ".join(heads) + " |",
-        "|---|---|" + "---:|" * (len(heads) - 2),
-    ]
-    for workload in arguments.only.split(","):
-        lines += run.rows(costs, workload, names)
-    return "\n".join(lines)
 
 
 @contextlib.contextmanager
