@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def test_the_public_names() -> None:
     assert inlay.__all__ == [
+        "BuildCancelled",
         "BuildResult",
+        "Cancellation",
         "Change",
         "Explanation",
         "InlayError",
@@ -109,4 +111,4 @@ def test_every_part_of_a_request_can_be_asked_for_from_python() -> None:
 
     parameters = set(inspect.signature(inlay.build).parameters)
     assert set(BuildRequest._fields) <= parameters
-    assert parameters - set(BuildRequest._fields) == {"push", "on_event"}
+    assert parameters - set(BuildRequest._fields) == {"push", "on_event", "cancellation"}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from inlay.cancellation import Cancellation
+from inlay.errors import BuildCancelled
 from inlay.tasks import (
     IDLE_S,
     Cancelled,
@@ -251,6 +253,43 @@ def test_ctrl_c_ends_the_run_between_two_steps_and_not_within_one() -> None:
         run(main())
     assert steps == ["went on"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_cancellation_from_another_thread_ends_the_run_and_all_that_it_waits_for() -> None:
+    cancellation, released = Cancellation(), threading.Event()
+
+    async def main() -> None:
+        timer = threading.Timer(0.01, cancellation.cancel)
+        timer.start()
+        await in_thread(released.wait, 30, abort=released.set)
+
+    with pytest.raises(BuildCancelled, match="was cancelled"):
+        run(main(), cancellation=cancellation)
+    assert released.is_set()
+
+
+def test_what_was_cancelled_before_it_began_does_nothing_that_takes_time() -> None:
+    cancellation, steps = Cancellation(), []
+    cancellation.cancel()
+
+    async def main() -> None:
+        await in_thread(time.sleep, 0)
+        steps.append("went on")
+
+    with pytest.raises(BuildCancelled):
+        run(main(), cancellation=cancellation)
+    assert steps == []
+
+
+def test_a_cancellation_that_comes_after_the_run_changes_nothing() -> None:
+    cancellation = Cancellation()
+
+    async def main() -> int:
+        return 7
+
+    assert run(main(), cancellation=cancellation) == 7
+    cancellation.cancel()
+    assert cancellation.cancelled
 
 
 def test_a_second_ctrl_c_ends_a_step_that_does_not_end() -> None:

@@ -13,14 +13,17 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from inlay.api import build
-    from inlay.errors import InlayError
+    from inlay.cancellation import Cancellation
+    from inlay.errors import BuildCancelled, InlayError
     from inlay.request import BuildResult, Change, Explanation, StepOutcome
     from inlay.solver.solver import NotCached
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BuildCancelled",
     "BuildResult",
+    "Cancellation",
     "Change",
     "Explanation",
     "InlayError",
@@ -31,7 +34,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BuildCancelled": "inlay.errors",
     "BuildResult": "inlay.request",
+    "Cancellation": "inlay.cancellation",
     "Change": "inlay.request",
     "Explanation": "inlay.request",
     "InlayError": "inlay.errors",

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 
-from inlay.errors import SolveError
+from inlay.cancellation import Cancellation
+from inlay.errors import BuildCancelled, SolveError
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,10 +31,13 @@ _START = (
 )
 
 
-def build_apart(request: BuildRequest, sink: Callable[[Event], None]) -> BuildResult:
+def build_apart(
+    request: BuildRequest, sink: Callable[[Event], None], cancellation: Cancellation | None = None
+) -> BuildResult:
     """What `inlay.builder.build` does, for callers who cannot unpack images and run steps themselves.
 
-    `sink` is called on the calling thread. When that raises, or Ctrl-C does, the build is stopped and waited for.
+    `sink` is called on the calling thread. When that raises, or Ctrl-C does, or `cancellation` is cancelled, the
+    build is stopped and waited for.
     """
     request_read, request_write = os.pipe()
     answer_read, answer_write = os.pipe()
@@ -46,17 +50,24 @@ def build_apart(request: BuildRequest, sink: Callable[[Event], None]) -> BuildRe
                 os.close(request_read)
                 os.close(answer_write)
             pickle.dump(request, requests)
+        cancellation = cancellation or Cancellation()
+        forget = cancellation.listen(threading.Thread(target=_stop, args=(process,)).start)
         try:
             kind, value = pickle.load(answers)
             while kind == _EVENT:
                 sink(value)
                 kind, value = pickle.load(answers)
-        except EOFError:
-            raise SolveError(f"the process that builds has ended with {process.wait()}") from None
+        except (EOFError, pickle.UnpicklingError):
+            code = process.wait()
+            if cancellation.cancelled:
+                raise BuildCancelled("the build was cancelled") from None
+            raise SolveError(f"the process that builds has ended with {code}") from None
         except BaseException:
             answers.close()  # or it might wait for ever for its events to be read
             _stop(process)
             raise
+        finally:
+            forget()
         process.wait()
     if kind == _ERROR:
         raise value

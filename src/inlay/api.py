@@ -25,6 +25,7 @@ from inlay.typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from inlay.cancellation import Cancellation
     from inlay.progress.events import Event
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def build(
     insecure_registries: Sequence[str] = (),
     registry_mirrors: Sequence[str] = (),
     on_event: Callable[[Event], None] = lambda event: None,
+    cancellation: Cancellation | None = None,
 ) -> BuildResult:
     """Build an image; return when it is written where it was asked for.
 
@@ -76,7 +78,8 @@ def build(
     built nothing. A RUN step that takes longer than `step_timeout_s` is ended and fails, unless that is 0.
 
     `on_event` is called with each of `inlay.progress.events` as it happens, perhaps from several threads. To stop
-    the build, raise from it, or press Ctrl-C: what runs is ended, and nothing half-made is left.
+    the build, cancel `cancellation` from another thread, which raises `BuildCancelled`, or raise from `on_event`, or
+    press Ctrl-C: what runs is ended, and nothing half-made is left.
 
     A caller who is not root needs no preparation: another process does the build, in a user namespace.
     Raises `InlayError`s, such as `inlay.errors.ProcessFailed` for a RUN step; `inlay.errors` draws the whole tree.
@@ -123,10 +126,10 @@ def build(
     if is_privileged():
         from inlay.builder import build as run_build
 
-        return run_build(request, on_event)
+        return run_build(request, on_event, cancellation=cancellation)
     from inlay.apart import build_apart
 
-    return build_apart(request, on_event)
+    return build_apart(request, on_event, cancellation)
 
 
 def _each(name: str, texts: Sequence[str], parse: Callable[[str], T] = str) -> tuple[T, ...]:  # type: ignore[assignment]

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.actions.worker import Result
+    from inlay.cancellation import Cancellation
     from inlay.dockerfile.conversion import Result as Converted
     from inlay.export.plan import Output
     from inlay.llb.graph import Definition, Vertex
@@ -64,15 +65,18 @@ def build(
     sink: Callable[[Event], None] = lambda event: None,
     *,
     outset: Outset | None = None,
+    cancellation: Cancellation | None = None,
     is_last: bool = False,
 ) -> BuildResult:
-    """Build what `request` asks for; blocks. `sink` gets the events, from several threads.
+    """Build what `request` asks for; blocks. `sink` gets the events, from several threads. To cancel `cancellation`
+    ends the build.
 
     `outset`: that of `request`, where it has begun.
     `is_last`: the process ends soon after, which closes the store; SQLite would fold its logs into its files and
     wait for the disk (10 ms and more), as some later build does anyway.
 
-    Raises `InlayError`s: `DockerfileError`, `SolveError`, `RegistryError`, `ExportError`, `UsageError`.
+    Raises `InlayError`s: `DockerfileError`, `SolveError`, `RegistryError`, `ExportError`, `UsageError`,
+    `BuildCancelled`.
     """
     outputs = plan_outputs(request)
 
@@ -83,7 +87,7 @@ def build(
         warn(f"--{flag} {option}: {_without_effect(name, known)}")
     store = Store(request.root, warn=warn)
     try:
-        return _build_in(store, request, outputs, sink, outset)
+        return _build_in(store, request, outputs, sink, outset, cancellation)
     finally:
         if is_last:
             _left_open.append(store)
@@ -101,10 +105,11 @@ def _build_in(
     outputs: Sequence[Output],
     sink: Callable[[Event], None],
     outset: Outset | None,
+    cancellation: Cancellation | None,
 ) -> BuildResult:
     try:
         work = _Build(request, outputs, store, sink, outset)
-        result = run(work.run(), abort=work.cancel)
+        result = run(work.run(), abort=work.cancel, cancellation=cancellation)
     except BrokenPipeError:
         raise  # nobody listens to `sink` any more
     except OSError as error:

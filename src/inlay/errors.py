@@ -16,7 +16,8 @@
     │   ├── DigestMismatch
     │   └── UnsafeArchive          an archive that reaches outside the folder it is unpacked into
     ├── CacheError                 a cache that cannot be used: becomes a warning, never fails a build
-    └── ExportError                an image, archive or folder that could not be written
+    ├── ExportError                an image, archive or folder that could not be written
+    └── BuildCancelled             a build that whoever asked for it does not want any more
 
 Attributes carry facts; `str(error)` is one sentence that says what happened, to what, and what to do.
 """
@@ -176,3 +177,7 @@ class CacheError(InlayError):
 
 class ExportError(InlayError):
     """A result that could not be written where it was asked for."""
+
+
+class BuildCancelled(InlayError):
+    """A build that ended because its `Cancellation` was cancelled."""

@@ -20,11 +20,14 @@ from _collections import deque  # type: ignore[import-not-found]
 from _functools import partial  # type: ignore[import-not-found]
 from _queue import Empty, SimpleQueue
 
+from inlay.errors import BuildCancelled
 from inlay.typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
     from typing import Any
+
+    from inlay.cancellation import Cancellation
 
 T = TypeVar("T")
 
@@ -253,14 +256,21 @@ def _loop() -> _Loop:
     return loop
 
 
-def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None) -> T:
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    abort: Callable[[], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> T:
     """Run `main` to its end and return its value. On an error or Ctrl-C everything that it
     started is cancelled and waited for before the error goes on; `abort` is called first, and should
-    make blocking calls that have no `abort` of their own return soon."""
+    make blocking calls that have no `abort` of their own return soon. To cancel `cancellation` is such an
+    error: `BuildCancelled`."""
     if getattr(_local, "loop", None) is not None:
         raise RuntimeError("inlay.tasks.run() cannot be nested")
     loop = _local.loop = _Loop()
     restore = _defer_signals(loop)
+    forget = _listen(cancellation, loop)
     try:
         task = loop.spawn(main)
         try:
@@ -272,7 +282,17 @@ def run(main: Coroutine[Any, Any, T], *, abort: Callable[[], None] | None = None
         return task.result()
     finally:
         _local.loop = None
+        forget()
         restore()
+
+
+def _listen(cancellation: Cancellation | None, loop: _Loop) -> Callable[[], None]:
+    """Have `cancellation` end what `loop` runs, between two steps; return how to stop that."""
+
+    def end() -> None:
+        raise BuildCancelled("the build was cancelled")
+
+    return cancellation.listen(lambda: loop.finished.put(end)) if cancellation is not None else lambda: None
 
 
 def _defer_signals(loop: _Loop) -> Callable[[], None]:

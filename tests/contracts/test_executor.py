@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import cgroup, defaults, linux
 from inlay.executor.choose import make_executor as executor_named
-from inlay.executor.executor import Bind, Cancellation, ProcessSpec, Tmpfs, Ulimit
+from inlay.executor.executor import Bind, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
 from processes import processes_with, wait_until
 

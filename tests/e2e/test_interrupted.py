@@ -95,6 +95,31 @@ def test_a_stopped_build_leaves_no_process_mount_or_image(
     assert cgroups_of(process.pid) == []
 
 
+def test_a_build_that_another_thread_cancels_leaves_no_process_mount_or_image(
+    sleeper: Path, tmp_path: Path
+) -> None:
+    import inlay as library
+    from inlay.progress.events import Log
+
+    cancellation, store = library.Cancellation(), tmp_path / "s"
+
+    def cancel_in_silence(event: object) -> None:
+        if isinstance(event, Log) and b"begun" in event.data:
+            threading.Timer(0.1, cancellation.cancel).start()
+
+    with pytest.raises(library.BuildCancelled):
+        library.build(
+            sleeper, root=store, tags=["never"], on_event=cancel_in_silence, cancellation=cancellation
+        )
+    assert not processes_with(f"sleep\0{SLEEP_S}")
+    assert cgroups_of(os.getpid()) == []
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        assert str(store) not in mounts.read()
+    assert not (store / "index.json").exists()
+    with pytest.raises(library.BuildCancelled):  # it stays cancelled
+        library.build(sleeper, root=store, require_cached=True, cancellation=cancellation)
+
+
 @pytest.mark.parametrize("who", ["root", "user"])
 def test_builds_side_by_side_on_one_store(
     users: Callable[..., User], base: str, tmp_path: Path, who: str

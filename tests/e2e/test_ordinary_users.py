@@ -245,6 +245,14 @@ try:
         inlay.build(sys.argv[2], on_event=stop)
     except Enough:
         print("stopped")
+    cancellation = inlay.Cancellation()
+    def cancel_once_it_runs(event):
+        if "begun" in str(event):
+            threading.Timer(0, cancellation.cancel).start()
+    try:
+        inlay.build(sys.argv[3], on_event=cancel_once_it_runs, cancellation=cancellation)
+    except inlay.BuildCancelled as error:
+        print(error)
 finally:
     release.set()
 """
@@ -254,12 +262,18 @@ def test_a_python_program_builds_in_another_process(
     inlay: Callable[..., Any], users: Callable[..., User], context: Path, small: Path, tmp_path: Path
 ) -> None:
     (small / "Dockerfile").write_text(SMALL + "RUN exit 7\n")
+    seconds = f"4714.{os.getpid()}"
+    endless = shutil.copytree(small, tmp_path / "endless")
+    (endless / "Dockerfile").write_text(f"{SMALL}RUN echo begun; sleep {seconds}\n")
     user = users()
-    done = user.run(sys.executable, "-c", PROGRAM, str(user.give(context)), str(user.give(small)), env=EPOCH)
+    folders = [str(user.give(folder)) for folder in (context, small, endless)]
+    done = user.run(sys.executable, "-c", PROGRAM, *folders, env=EPOCH)
     assert done.code == 0, done.err
-    digest, events, outcomes, not_cached, failed, stopped = done.out.splitlines()
+    digest, events, outcomes, not_cached, failed, stopped, cancelled = done.out.splitlines()
     assert digest == digest_of(build(inlay, context, "--root", str(tmp_path / "store")))
     assert (events, outcomes, stopped) == ("True", "{'cached'}", "stopped")
+    assert cancelled == "the build was cancelled"
+    assert not processes_with(f"sleep\0{seconds}")
     assert not_cached == "4 steps are not in the cache"
     assert failed.startswith("7 5 Dockerfile:5: ")
 

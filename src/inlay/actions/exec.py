@@ -8,8 +8,9 @@ from inlay.actions.foreign import check_runnable
 from inlay.actions.mounts import StepMounts
 from inlay.actions.steplog import StepLog, log_limit
 from inlay.actions.users import find_user
+from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
-from inlay.executor.executor import Cancellation, ProcessSpec, Ulimit
+from inlay.executor.executor import ProcessSpec, Ulimit
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, SECURITY_INSECURE, ExecOp, Meta
 from inlay.progress.events import Log
 from inlay.tasks import in_thread

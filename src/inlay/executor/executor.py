@@ -8,13 +8,13 @@ them to it.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
+
+    from inlay.cancellation import Cancellation
 
     Network = Literal["sandbox", "host", "none"]
     Security = Literal["sandbox", "insecure"]
@@ -86,45 +86,6 @@ class ProcessSpec(NamedTuple):
     readonly_rootfs: bool = False
     shm_size: int = DEFAULT_SHM_SIZE
     pids_limit: int = DEFAULT_PIDS_LIMIT
-
-
-class Cancellation:
-    """Says once, from any thread, that something should stop; those who listen are called at once."""
-
-    __slots__ = ("_cancelled", "_listeners", "_lock")
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._cancelled = False
-        self._listeners: list[Callable[[], None]] = []
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            listener()
-
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have `listener` called on `cancel`, or now when that came before; return how to stop listening.
-
-        The listener runs on the thread that cancels and must neither block nor raise.
-        """
-        with self._lock:
-            if not self._cancelled:
-                self._listeners.append(listener)
-                return lambda: self._forget(listener)
-        listener()
-        return lambda: None
-
-    def _forget(self, listener: Callable[[], None]) -> None:
-        with self._lock:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
 
 
 class Executor(Protocol):

@@ -16,7 +16,7 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inlay.executor.executor import Cancellation
+    from inlay.cancellation import Cancellation
 
 _CONTROL_FD = 3
 _MAX_DESCRIPTORS = 250

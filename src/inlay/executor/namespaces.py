@@ -12,7 +12,8 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inlay.executor.executor import Cancellation, ProcessSpec
+    from inlay.cancellation import Cancellation
+    from inlay.executor.executor import ProcessSpec
     from inlay.executor.launcher import Outcome
     from inlay.executor.step import Step
 

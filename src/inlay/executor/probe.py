@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from inlay import json
+from inlay.cancellation import Cancellation
 from inlay.errors import SolveError
 from inlay.executor import linux
 from inlay.executor.binfmt import MACHINES, program
-from inlay.executor.executor import Cancellation, ProcessSpec
+from inlay.executor.executor import ProcessSpec
 from inlay.platform import host
 from inlay.privileges import mapping_name
 from inlay.typing import TYPE_CHECKING
