@@ -52,6 +52,12 @@ def test_what_is_read_or_refused_is_what_json_reads_or_refuses(
     assert outcome(json.loads) == outcome(theirs.loads)
 
 
+@pytest.mark.parametrize("part", ["[", '{"a":'])
+def test_what_is_nested_too_deeply_is_refused_by_every_python_alike(part: str) -> None:
+    with pytest.raises(ValueError, match=r"^exceeded max depth$"):
+        json.loads(part * 100_000)
+
+
 def test_what_has_no_place_in_json_is_refused() -> None:
     with pytest.raises(TypeError, match="bytes"):
         json.dumps([b"x"])

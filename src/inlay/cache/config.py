@@ -204,7 +204,7 @@ def _decode(raw: bytes) -> object:
         raise CacheError(f"the cache config has more than {MOST_VALUES:,} JSON values")
     try:
         return json.loads(raw)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CacheError(f"the cache config is not JSON: {error}") from error
 
 

@@ -197,7 +197,7 @@ def _json_strings(text: str) -> tuple[str, ...] | None:
         return None
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         from json import JSONDecodeError
 
         if isinstance(error, JSONDecodeError):

@@ -110,7 +110,7 @@ def _json_syntax(text: bytes, line: int) -> Directive | None:
 
     try:
         value = json.loads(text.decode(errors="replace"))
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     syntax = value.get("syntax") if isinstance(value, dict) else None
     return Directive("syntax", syntax, line) if isinstance(syntax, str) else None

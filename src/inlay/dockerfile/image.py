@@ -164,7 +164,7 @@ def _platform_fields(platform: Platform) -> dict[str, object]:
 def _read_image(raw: bytes) -> Image:
     try:
         document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(str(error)) from None
     fields = _object(document, "Image")
     image = Image(

@@ -336,7 +336,7 @@ def _parse_token(answer: bytes, realm: Url) -> _Token:
     try:
         fields = json.loads(answer)
         text = fields.get("token") or fields.get("access_token")
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         text = None
     if not isinstance(text, str) or not regexp(r"[!-~]+").fullmatch(text):
         raise RegistryError(f"the token service {realm} gave no token")

@@ -28,7 +28,7 @@ def _said(body: bytes) -> str:
     try:
         errors = json.loads(body)["errors"]
         texts = [f"{error.get('code') or ''}: {error.get('message') or ''}".strip(": ") for error in errors]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return ""
     text = " ".join("; ".join(dict.fromkeys(texts)).split())
     text = "".join(char if char.isprintable() else "?" for char in text)
