@@ -23,6 +23,7 @@ from inlay.snapshot.native import Native
 from inlay.tasks import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -85,9 +86,9 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.snapshots = Native(str(root / "snapshots"))
         self.content = CountingStore(str(root))
-        database = sqlite3.connect(":memory:", check_same_thread=False)
-        database.executescript(SCHEMA)
-        self.refs = RefStore(database, self.content, lambda: self.snapshots, lambda location: None)
+        self.database = sqlite3.connect(":memory:", check_same_thread=False)
+        self.database.executescript(SCHEMA)
+        self.refs = RefStore(self.database, self.content, lambda: self.snapshots, lambda location: None)
 
     def unpack(self, place: Place, diff_id: Digest | None) -> Layer:
         blob = Descriptor(OCI_LAYER_GZIP, Digest.of(place.data), len(place.data))
@@ -105,8 +106,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    machine.database.close()
 
 
 def motd(machine: Machine, layer: Layer) -> bytes:
