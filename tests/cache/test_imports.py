@@ -530,4 +530,4 @@ def test_the_time_it_takes_grows_with_the_config_and_no_faster(
 
     few, many = make(small), make(large)
     assert len(many) < 5 * len(few)
-    assert seconds(many) < 10 * min(seconds(few) for _ in range(3))
+    assert min(seconds(many) for _ in range(2)) < 10 * min(seconds(few) for _ in range(3))
