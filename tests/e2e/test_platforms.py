@@ -299,7 +299,8 @@ def arm64_busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no arm64 packages can be had")
     (package,) = folder.glob("busybox-static_*.deb")
     subprocess.run(["dpkg-deb", "-x", package, folder / "files"], check=True)
-    return folder / "files/bin/busybox"
+    (busybox,) = folder.glob("files/**/bin/busybox")  # in usr/ since Debian 13
+    return busybox
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
@@ -310,7 +311,7 @@ def test_foreign_steps_run_through_qemu(
 ) -> None:  # fmt: skip
     if runtime != "builtin" and shutil.which(runtime) is None:
         pytest.skip(f"{runtime} is not installed")
-    qemu = shutil.which("qemu-aarch64-static")
+    qemu = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if qemu is None:
         pytest.skip("qemu-user-static is not installed")
     if os.uname().machine == "aarch64":
