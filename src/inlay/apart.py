@@ -87,8 +87,7 @@ def serve(read_fd: int, write_fd: int) -> None:
     """Be the process that builds."""
     import signal
 
-    from inlay import rootless
-    from inlay.executor import linux
+    from inlay import linux, rootless
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -121,7 +121,7 @@ def _own_status(name: str) -> str:
 
 
 def _may_mount() -> bool:
-    from inlay.executor import linux
+    from inlay import linux
 
     try:
         os.close(linux.new_mount("tmpfs"))
@@ -284,7 +284,8 @@ def _timed(function: Callable[[Executor], str | None], executor: Executor) -> tu
 
 
 def _proc() -> Finding:
-    from inlay.executor import linux, sandbox
+    from inlay import linux
+    from inlay.executor import sandbox
 
     def has_own() -> int:
         linux.unshare(linux.CLONE_NEWNS)

@@ -15,6 +15,7 @@ What a process may do after that, or without, is told by `privileges`.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from inlay import outside
@@ -24,8 +25,6 @@ from inlay.programs import find_program
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 
 _WRITTEN = b"+"
 
@@ -96,10 +95,13 @@ def _keep_home(uid: int) -> None:
 
 def unshare() -> int:
     """Move this process into a new user and mount namespace; return 0, or the errno of why not."""
-    import ctypes  # Python has os.unshare since 3.12
+    from inlay import linux  # which takes longer to import than what needs no namespace has
 
-    failed = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
-    return ctypes.get_errno() if failed else 0
+    try:
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
 
 
 def _stay_outside(requests: int, answers: int, uid: int, gid: int) -> NoReturn:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inlay import linux
 from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
-from inlay.executor import cgroup, defaults, linux
+from inlay.executor import cgroup, defaults
 from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files

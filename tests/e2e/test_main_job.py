@@ -181,7 +181,7 @@ def test_a_build_loads_little_and_an_unchanged_one_nothing_that_steps_need(
             "archive.packing",
             "executor.choose",
             "export.shipping",
-            "snapshot.mounts",
+            "linux",
         ):
             assert (f"inlay.{name}" in loaded) != unchanged, name
         heavy = {

@@ -16,43 +16,15 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SYS_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
 _MAX_LINKS = 255
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 
-_openat2: Callable[[int, bytes, int], int] | None = None
-
 
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
-    """Open `path` inside the folder `root_fd` (openat2 with RESOLVE_IN_ROOT); close-on-exec.
+    """`linux.open_in_root`, whose import costs more than a cached build has."""
+    from inlay import linux
 
-    Raises OSError as `os.open` does; ENOSYS or EPERM where the kernel or a sandbox does not allow the call.
-    """
-    global _openat2
-    if _openat2 is None:
-        _openat2 = _load_openat2()
-    return _openat2(root_fd, path, flags)
-
-
-def _load_openat2() -> Callable[[int, bytes, int], int]:
-    import ctypes  # takes longer to import than a cached build has
-
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
-    syscall.restype = ctypes.c_long
-    how_type = ctypes.c_uint64 * 3  # flags, mode, resolve
-    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
-
-    def openat2(root_fd: int, path: bytes, flags: int) -> int:
-        how = how_type(flags | os.O_CLOEXEC, 0, resolve)
-        fd: int = syscall(_SYS_OPENAT2, root_fd, path or b".", ctypes.byref(how), ctypes.sizeof(how))
-        if fd < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-        return fd
-
-    return openat2
+    return linux.open_in_root(root_fd, path, flags)
 
 
 def open_folder(root_fd: int, path: bytes, make: Callable[[int, bytes, bytes], None] | None = None) -> int:

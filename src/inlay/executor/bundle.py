@@ -10,7 +10,8 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import os
 
-from inlay.executor import defaults, linux, sandbox, staging
+from inlay import linux
+from inlay.executor import defaults, sandbox, staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

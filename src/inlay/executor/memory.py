@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from inlay.executor import linux
+from inlay import linux
 from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING, NamedTuple
 

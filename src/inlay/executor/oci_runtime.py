@@ -6,9 +6,9 @@ import errno
 import os
 from binascii import b2a_base64
 
-from inlay import json
+from inlay import json, linux
 from inlay.errors import SolveError
-from inlay.executor import defaults, linux, seccomp
+from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
 from inlay.executor.step import capabilities, program_missing, with_step
 from inlay.typing import TYPE_CHECKING, cast

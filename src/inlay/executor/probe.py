@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from inlay import json
+from inlay import json, linux
 from inlay.cancellation import Cancellation
 from inlay.errors import SolveError
-from inlay.executor import linux
 from inlay.executor.binfmt import MACHINES, program
 from inlay.executor.executor import ProcessSpec
 from inlay.platform import host

@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 
+from inlay import linux
 from inlay.errors import SolveError
-from inlay.executor import linux
 from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING
 

@@ -13,7 +13,8 @@ import os
 import resource
 import stat
 
-from inlay.executor import defaults, linux, staging
+from inlay import linux
+from inlay.executor import defaults, staging
 from inlay.privileges import may_set_groups
 
 TYPE_CHECKING = False

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
-from inlay.executor import defaults, linux
+from inlay import linux
+from inlay.executor import defaults
 from inlay.privileges import in_user_namespace
 
 TYPE_CHECKING = False

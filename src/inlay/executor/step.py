@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-from inlay import privileges
+from inlay import linux, privileges
 from inlay.errors import ProcessFailed, SolveError
-from inlay.executor import defaults, linux, rootfs
+from inlay.executor import defaults, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
 from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar

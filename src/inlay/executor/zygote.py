@@ -25,7 +25,8 @@ import os
 import select
 from itertools import pairwise
 
-from inlay.executor import bundle, cgroup, linux, sandbox, staging
+from inlay import linux
+from inlay.executor import bundle, cgroup, sandbox, staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

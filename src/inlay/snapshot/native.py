@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from inlay import linux
 from inlay.archive.diff import diff_trees
 from inlay.archive.layer import apply_entries, merge_entries
 from inlay.snapshot.merged import adopt, merge
-from inlay.snapshot.mounts import clone_tree, make_read_only
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
 from inlay.typing import TYPE_CHECKING
 
@@ -91,12 +91,12 @@ def _mounted(folder: str, *, read_only: bool) -> int:
     """A detached bind mount of `folder`, or just the folder where that is not allowed."""
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        mount = clone_tree(fd)
+        mount = linux.open_tree(b"", fd, recursive=False)
     except OSError:
         return fd
     os.close(fd)
     if read_only:
-        make_read_only(mount)
+        linux.set_attributes(mount, linux.MOUNT_ATTR_RDONLY, recursive=False)
     return mount
 
 

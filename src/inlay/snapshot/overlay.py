@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
+from inlay import linux
 from inlay.archive import whiteout
 from inlay.archive.tidy import tidy_layer
 from inlay.privileges import in_user_namespace
 from inlay.snapshot.merged import merge
-from inlay.snapshot.mounts import clone_tree, make_read_only, mount_in_private, new_mount
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
 from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING
@@ -104,7 +104,7 @@ class Overlay(LayerDirs):
         self.open()
         if not layers:
             fd = _bind(f"{self.root}/empty")
-            make_read_only(fd)
+            linux.set_attributes(fd, linux.MOUNT_ATTR_RDONLY, recursive=False)
             return View(fd)
         return self._mount(layers, "")
 
@@ -130,13 +130,13 @@ class Overlay(LayerDirs):
 
     def _mount_folders(self, lowers: list[str], changes: str) -> int:
         """Mount folders given by paths inside the root, the topmost first; return the mount's descriptor."""
-        options: list[tuple[str, str | None]] = list(_OPTIONS)
+        options = list(_OPTIONS)
         if self._userxattr:
-            options.append(("userxattr", None))
-        folders: list[tuple[str, str | None]] = []
+            options.append(("userxattr", ""))
+        folders: list[tuple[str, str]] = []
         if changes:
             folders = [("upperdir", f"{changes}/fs"), ("workdir", f"{changes}/work")]
-            options.append(("volatile", None))  # after a crash it is thrown away, so it need not be synced
+            options.append(("volatile", ""))  # after a crash it is thrown away, so it need not be synced
         if self._append:
             try:
                 return self._mount_appending([("lowerdir+", lower) for lower in lowers] + folders, options)
@@ -148,23 +148,21 @@ class Overlay(LayerDirs):
                     raise
         return self._mount_at_once([("lowerdir", ":".join(lowers)), *folders, *options])
 
-    def _mount_appending(
-        self, folders: list[tuple[str, str | None]], options: list[tuple[str, str | None]]
-    ) -> int:
+    def _mount_appending(self, folders: list[tuple[str, str]], options: list[tuple[str, str]]) -> int:
         root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:  # a value may have 255 bytes: name folders through the descriptor, wherever the root is
             there = [(name, f"/proc/self/fd/{root}/{folder}") for name, folder in folders]
-            return new_mount(b"overlay", [("source", "overlay"), *there, *options])
+            return linux.new_mount("overlay", [("source", "overlay"), *there, *options])
         finally:
             os.close(root)
 
-    def _mount_at_once(self, options: list[tuple[str, str | None]]) -> int:
-        data = ",".join(name if value is None else f"{name}={value}" for name, value in options).encode()
+    def _mount_at_once(self, options: list[tuple[str, str]]) -> int:
+        data = ",".join(f"{name}={value}" if value else name for name, value in options).encode()
         outcome: list[int | BaseException] = []
 
         def mount() -> None:
             try:
-                outcome.append(mount_in_private(b"overlay", data, self.root, "empty"))
+                outcome.append(_mount_in_private(data, self.root, "empty"))
             except BaseException as error:  # belongs to whoever waits
                 outcome.append(error)
 
@@ -178,9 +176,23 @@ class Overlay(LayerDirs):
 def _bind(folder: str) -> int:
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return clone_tree(fd)
+        return linux.open_tree(b"", fd, recursive=False)
     finally:
         os.close(fd)
+
+
+def _mount_in_private(options: bytes, folder: str, scratch: str) -> int:
+    """Make a detached overlay by the old mount(2): for kernels whose fsconfig lacks an option.
+
+    The calling thread leaves the mount namespace and working directory of its process for good, so it has to
+    be one made for this. Relative paths in `options` (under a page long) start at `folder`; `scratch` is an
+    empty folder to mount at for a moment, where no other process sees it.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    os.chdir(folder)
+    linux.mount("overlay", scratch, "overlay", options=options)
+    return _bind(scratch)
 
 
 def overlay_works(root: str) -> str | None:

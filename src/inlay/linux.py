@@ -3,6 +3,8 @@
 Every function raises `OSError` with errno and, where there is one, the path. Mounts are made
 *detached* (fsopen, open_tree): file descriptors that no mount table shows until `move_mount` attaches
 them, and that the kernel drops with the last descriptor. Needs Linux 5.12.
+
+Importing it takes ctypes, for which a build in which all is cached has no time.
 """
 
 from __future__ import annotations
@@ -91,10 +93,10 @@ def system_call(number: int, *arguments: int | bytes | None, path: Path | None =
     return _call(_syscall, ctypes.c_long(number), *passed, path=path)
 
 
-def mount(source: str, target: Path, fstype: str, flags: int = 0) -> None:
+def mount(source: str, target: Path, fstype: str, flags: int = 0, options: bytes = b"") -> None:
     """mount(2)."""
     where = os.fsencode(target)
-    _call(_libc.mount, source.encode(), where, fstype.encode(), ctypes.c_ulong(flags), b"", path=target)
+    _call(_libc.mount, source.encode(), where, fstype.encode(), ctypes.c_ulong(flags), options, path=target)
 
 
 def make_mounts_private() -> None:
@@ -114,12 +116,13 @@ def unmount(target: Path) -> None:
     _call(_libc.umount2, os.fsencode(target), MNT_DETACH, path=target)
 
 
-def open_tree(path: Path, dir_fd: int = AT_FDCWD) -> int:
-    """Copy the mount at `path`, with what is mounted below it, as a detached mount.
+def open_tree(path: Path, dir_fd: int = AT_FDCWD, *, recursive: bool = True) -> int:
+    """Copy the mount at `path`, when `recursive` with what is mounted below it, as a detached mount.
 
     An empty `path` means the file or directory that `dir_fd` is open on.
     """
-    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC | (0 if path else _AT_EMPTY_PATH)
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (0 if path else _AT_EMPTY_PATH)
+    flags |= _AT_RECURSIVE if recursive else 0
     return system_call(_SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags, path=path)
 
 
@@ -130,17 +133,37 @@ def move_mount(mount_fd: int, target: Path) -> None:
 
 
 def new_mount(fstype: str, options: Iterable[tuple[str, str]] = (), attributes: int = 0) -> int:
-    """Make a file system of type `fstype` as a detached mount; an option with an empty value is a flag."""
+    """Make a file system of type `fstype` as a detached mount; an option with an empty value is a flag.
+
+    The error of one that is not made says which option it failed at, and what the kernel has to say about that.
+    """
     context = system_call(_SYS_FSOPEN, fstype.encode(), 1, path=fstype)
+    key = ""
     try:
         for key, value in options:
             command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
-            passed = value.encode() if value else None
+            passed = os.fsencode(value) if value else None
             system_call(_SYS_FSCONFIG, context, command, key.encode(), passed, 0, path=fstype)
+        key = ""
         system_call(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0, path=fstype)
         return system_call(_SYS_FSMOUNT, context, 1, attributes, path=fstype)
+    except OSError as error:
+        said = [key, str(error.strerror), *_kernel_messages(context)]
+        raise OSError(error.errno, ": ".join(filter(None, said)), fstype) from None
     finally:
         os.close(context)
+
+
+def _kernel_messages(context: int) -> list[str]:
+    """What the kernel says went wrong with a file system: one message a read, which begins with `e` for an error."""
+    messages = []
+    try:
+        while message := os.read(context, 4096):
+            if message.startswith(b"e "):
+                messages.append(message[2:].decode("utf-8", "replace").strip())
+    except OSError:
+        pass  # ENODATA: there are no more
+    return messages
 
 
 class _MountAttr(ctypes.Structure):
@@ -154,15 +177,17 @@ def set_attributes(mount_fd: int, attributes: int, *, recursive: bool) -> None:
     system_call(_SYS_MOUNT_SETATTR, mount_fd, b"", flags, ctypes.addressof(wanted), ctypes.sizeof(wanted))
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+_OpenHow = ctypes.c_uint64 * 3  # flags, mode, resolve
 
 
-def open_in_root(root_fd: int, path: Path, flags: int, mode: int = 0) -> int:
-    """Open `path` as if `root_fd` were `/`: neither `..` nor a symlink leads out of it."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    address, size = ctypes.addressof(how), ctypes.sizeof(how)
-    return system_call(_SYS_OPENAT2, root_fd, os.fsencode(path), address, size, path=path)
+def open_in_root(root_fd: int, path: Path, flags: int) -> int:
+    """Open `path` as if `root_fd` were `/`: neither `..` nor a symlink leads out of it. Close-on-exec.
+
+    Raises OSError as `os.open` does; ENOSYS or EPERM where the kernel or a sandbox does not allow the call.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    where = os.fsencode(path) or b"."
+    return _call(_syscall, _SYS_OPENAT2, root_fd, where, ctypes.byref(how), ctypes.sizeof(how), path=path)
 
 
 def unshare(flags: int) -> None:
