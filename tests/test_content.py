@@ -90,6 +90,14 @@ def test_an_empty_store_has_nothing(store: ContentStore) -> None:
             ask(digest)
 
 
+def test_what_is_not_called_by_a_digest_is_no_blob(store: ContentStore) -> None:
+    digest = store.put(DATA)
+    for stray in ("README", "sha256/README", "sha256/" + "0" * 63, "sha256/." + "0" * 64):
+        with open(f"{store.root}/blobs/{stray}", "xb"):
+            pass
+    assert [blob.digest for blob in store.blobs()] == [digest]
+
+
 def test_nothing_is_visible_before_commit(store: ContentStore) -> None:
     digest = Digest.of(DATA)
     with store.ingest(digest, len(DATA)) as ingest:

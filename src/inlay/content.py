@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 
-from inlay.digest import Digest, hasher
+from inlay.digest import Digest, hasher, is_digest
 from inlay.errors import BlobNotFound, ContentError, DigestMismatch
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -147,16 +147,21 @@ class ContentStore:
         return True
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """All blobs, in no order."""
+        """All blobs, in no order. What lies among them and is not called by a digest is somebody else's."""
         try:
             algorithms = os.listdir(f"{self.root}/blobs")
         except FileNotFoundError:
             return
         for algorithm in algorithms:
-            with os.scandir(f"{self.root}/blobs/{algorithm}") as entries:
+            try:
+                entries = os.scandir(f"{self.root}/blobs/{algorithm}")
+            except NotADirectoryError:
+                continue
+            with entries:
                 for entry in entries:
-                    stat = entry.stat(follow_symlinks=False)
-                    yield StoredBlob(Digest.parse(f"{algorithm}:{entry.name}"), stat.st_size, stat.st_mtime)
+                    if is_digest(name := f"{algorithm}:{entry.name}"):
+                        stat = entry.stat(follow_symlinks=False)
+                        yield StoredBlob(Digest(name), stat.st_size, stat.st_mtime)
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._has(descriptor.digest, descriptor.size)

@@ -363,6 +363,27 @@ def test_once_a_day_what_was_not_used_for_two_months_goes(
     assert shop.build() == []
 
 
+def test_a_store_that_cannot_be_pruned_fails_no_build(shop: Shop, inlay: Callable[..., Outcome]) -> None:
+    (shop.context / "Dockerfile").write_text("FROM scratch\nCOPY src /src\n")
+    shop.build()
+    (shop.store / "index.json").write_text("{")
+    os.utime(shop.store / "pruned", (1, 1))
+    shop.edit("second")
+    tar = f"type=tar,dest={shop.context.parent}/tar"
+    done = inlay("build", "--root", str(shop.store), "--progress", "plain", "-o", tar, str(shop.context))
+    assert done.code == 0, done.err
+    assert f"{shop.store} was not pruned: " in done.err
+
+
+def test_stray_files_among_blobs_are_no_business_of_a_prune(shop: Shop) -> None:
+    shop.build("-t", "app:1")
+    stray = shop.store / "blobs/sha256/README"
+    stray.write_text("mine")
+    assert shop.kinds()["image"] == 1
+    assert shop.prune("--all")
+    assert stray.read_text() == "mine"
+
+
 def test_downloads_and_repositories_are_listed_and_deleted(
     shop: Shop, web: Web, server: GitServer, repository: Repository
 ) -> None:

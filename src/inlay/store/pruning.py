@@ -13,7 +13,7 @@ import time
 from inlay.actions.cachemounts import remove_cache_folder, sweep_cache_folders
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
-from inlay.errors import UsageError
+from inlay.errors import InlayError, UsageError
 from inlay.layout import IMAGE_NAME, LayoutFolder
 from inlay.notation import parse_age
 from inlay.oci.descriptor import REF_NAME
@@ -145,7 +145,7 @@ def prune_to_policy(store: Store, *, warn: Callable[[str], None]) -> None:
             if alone:
                 os.utime(f"{store.root}/pruned")
                 _Pruning(store, Policy(unused_for_s=keep_s), sized=False).carry_out(warn)
-    except (OSError, DatabaseError, UsageError) as error:
+    except (OSError, DatabaseError, InlayError) as error:
         warn(f"{store.root} was not pruned: {error}")
 
 
