@@ -49,7 +49,15 @@ def system_error(error: OSError) -> str:
 
 
 class InlayError(Exception):
-    """The base of all errors that a caller of inlay should expect."""
+    """The base of all errors that a caller of inlay should expect. They can be pickled, with their attributes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python's own calls the class with `args`, which are not what every class takes.
+        return _unpickled, (type(self), self.args), self.__dict__
+
+
+def _unpickled(kind: type[InlayError], args: tuple[object, ...]) -> InlayError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(InlayError):
