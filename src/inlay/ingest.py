@@ -14,6 +14,7 @@ import time
 
 from inlay.digest import Digest, hasher
 from inlay.errors import ContentError, DigestMismatch, is_no_room
+from inlay.filebytes import write_all
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ class Ingest:
             self.discard()
             raise DigestMismatch(f"blob {self._digest} has more than the {self._size} bytes expected")
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, view)
         except OSError as error:
             self.discard()
             raise _write_error(error, self._digest, self._root) from error

@@ -12,6 +12,8 @@ import marshal
 import os
 from _thread import allocate_lock
 
+from inlay.filebytes import write_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -63,9 +65,7 @@ def _outcome(command: list[str], stdin: bytes, timeout_s: float) -> tuple[int, i
 
 def _send(fd: int, message: tuple[object, ...]) -> None:
     data = marshal.dumps(message)  # type: ignore[arg-type]
-    data = len(data).to_bytes(4, "big") + data
-    while data:
-        data = data[os.write(fd, data) :]
+    write_all(fd, len(data).to_bytes(4, "big") + data)
 
 
 def _receive(fd: int) -> tuple[Any, ...] | None:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import resource
 import threading
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,21 @@ def test_a_file_is_kept_with_the_servers_date_and_a_private_mode(web: Web, build
     assert builds.content(found) == b"hello"
     assert found.digest == Digest.of(b"hello")
     assert (status.st_mode & 0o7777, int(status.st_mtime)) == (0o600, 1709288430)
+
+
+@pytest.mark.parametrize("room", [0, 1, 348_576, 699_999])
+def test_a_disk_that_takes_only_some_of_a_file_keeps_none_of_it(web: Web, builds: Builds, room: int) -> None:
+    web.pages["/a"] = Page(bytes(700_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))  # a write across it is a short one
+    try:
+        with pytest.raises(SourceError, match=r"cannot keep the download of .*: file too large"):
+            builds.bring(f"{web.url}/a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert builds.snapshotter.layers() == []
+    assert os.listdir(f"{builds.root}/snapshots/new") == []
+    assert builds.bring(f"{web.url}/a").digest == Digest.of(bytes(700_000))
 
 
 def test_mode_and_owner_are_those_of_the_op(web: Web, builds: Builds) -> None:

@@ -15,6 +15,7 @@ from inlay.archive.sourcefile import OpenFolders, SourceFile, Sources
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
+from inlay.filebytes import write_all
 from inlay.privileges import change_owner, in_user_namespace
 from inlay.typing import TYPE_CHECKING
 
@@ -159,7 +160,7 @@ class WritableTree:
             if isinstance(content, SourceFile):
                 self._copy(content, fd, entry.path)
             elif isinstance(content, bytes):
-                _write_all(fd, content)
+                write_all(fd, content)
             elif content is not None:
                 content.copy_to(fd)
             if entry.owner is not None:
@@ -207,7 +208,7 @@ class WritableTree:
         copied = _copy_in_kernel(source, fd, size) if size > _CHUNK else 0
         view = memoryview(self._buffer)
         while copied < size and (n := os.readv(source, (view[: size - copied],))):
-            _write_all(fd, view[:n])
+            write_all(fd, view[:n])
             copied += n
         return copied
 
@@ -256,12 +257,6 @@ def _merged(before: PlannedEntry, after: PlannedEntry) -> PlannedEntry:
         times=after.times or before.times,
         xattrs={**before.xattrs, **after.xattrs},
     )
-
-
-def _write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _copy_in_kernel(source: int, fd: int, size: int) -> int:

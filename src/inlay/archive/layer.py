@@ -11,12 +11,12 @@ import os
 import stat
 
 from inlay.archive import whiteout
-from inlay.archive.filecopy import copy_data
 from inlay.archive.rooted import open_folder, open_in_root, remove_tree
 from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest, sha256
 from inlay.errors import ContentError, SolveError, UnsafeArchive
+from inlay.filebytes import copy_data, write_all
 from inlay.privileges import change_owner, in_user_namespace
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
@@ -334,9 +334,7 @@ class _Unpacker:
             finally:
                 os.close(source)
         else:
-            view = memoryview(entry.data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, entry.data)
 
     def _make_link(self, entry: Entry, name: bytes) -> None:
         folder, _, target = clean_name(entry.link).rpartition(b"/")

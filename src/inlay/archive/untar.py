@@ -22,6 +22,7 @@ from inlay.archive.tar import (
     Entry,
 )
 from inlay.errors import ContentError
+from inlay.filebytes import write_all
 from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class TarReader:
             os.ftruncate(fd, self._size)
             return
         while self._left:
-            _write_all(fd, self._some())
+            write_all(fd, self._some())
 
     def drain(self) -> None:
         """Read on to the end of the source: what follows the archive counts for a layer's diff id too."""
@@ -108,7 +109,7 @@ class TarReader:
         os.lseek(fd, offset, os.SEEK_SET)
         while length:
             part = self._some(length)
-            _write_all(fd, part)
+            write_all(fd, part)
             length -= len(part)
 
     def _some(self, most: int = 1 << 62) -> memoryview:
@@ -441,8 +442,3 @@ def _time(text: bytes) -> int:
         raise ContentError(f"the archive is broken: {text!r:.40} is not a time")
     nanoseconds = int(fraction[:9].ljust(9, b"0"))
     return _decimal(whole) * _BILLION + (-nanoseconds if whole.startswith(b"-") else nanoseconds)
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from inlay import linux
+from inlay.filebytes import write_all
 from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
@@ -44,9 +45,9 @@ def memory_files(files: Iterable[MemoryFile]) -> int:
 
 def _write(mount_fd: int, file: MemoryFile) -> None:
     fd = os.open(file.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=mount_fd)
-    with open(fd, "wb", buffering=0) as stream:
-        rest = memoryview(file.content)
-        while rest:
-            rest = rest[stream.write(rest) :]
+    try:
+        write_all(fd, file.content)
         change_owner(fd, file.uid, file.gid, name=file.name)
         os.fchmod(fd, file.mode)
+    finally:
+        os.close(fd)

@@ -15,7 +15,8 @@ import threading
 
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
-from inlay.errors import ContentError, RegistryError, SourceError, UsageError
+from inlay.errors import ContentError, RegistryError, SourceError, UsageError, system_error
+from inlay.filebytes import write_all
 from inlay.privileges import change_owner
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic, shown_url
@@ -115,8 +116,8 @@ class Downloads:
         except (RegistryError, ContentError, UsageError) as error:
             raise SourceError(str(error)) from error
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise SourceError(f"cannot keep the download of {shown_url(file.url)}: {reason}") from error
+            why = f"cannot keep the download of {shown_url(file.url)}: {system_error(error)}"
+            raise SourceError(why) from error
         if file.checksum and found.digest != file.checksum:
             self._snapshotter().remove(found.directory)
             raise SourceError(
@@ -173,12 +174,16 @@ class Downloads:
                     if size > SIZE_LIMIT:
                         raise _too_large(file.url)
                     sha.update(view[:count])
-                    out.write(view[:count])
+                    write_all(out.fileno(), view[:count])
                 os.fchmod(out.fileno(), file.perm & 0o7777 or 0o600)
                 if file.uid or file.gid:
                     change_owner(out.fileno(), file.uid, file.gid, name=name)
                 seconds = parse_http_date(last_modified) or 0
                 os.utime(out.fileno(), (seconds, seconds))
+                if (kept := os.fstat(out.fileno()).st_size) != size:
+                    raise ContentError(
+                        f"{shown_url(file.url)}: of {size} bytes {kept} are in {path}; try again"
+                    )
             directory = incoming.commit()
         return Download(f"sha256:{sha.hexdigest()}", name, directory, etag, last_modified, dates_it)
 

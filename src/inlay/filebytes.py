@@ -1,4 +1,4 @@
-"""Copying the data of one file to another, as little of it as the file system allows."""
+"""The bytes of files: written whole, and copied from one to another, as few of them as the file system allows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ _NOT_HERE = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EBADF)
 )
 _MOST = 1 << 30
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, of which the system may take a part at a time. Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def copy_data(source: int, target: int) -> None:
