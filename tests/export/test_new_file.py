@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,6 +58,38 @@ def test_an_error_leaves_what_was_there(way: str, tmp_path: Path) -> None:
         raise KeyError
     assert (tmp_path / "new").read_text() == "old"
     assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_full_disk_leaves_what_was_there(way: str, tmp_path: Path) -> None:
+    (tmp_path / "new").write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), NewFile(str(tmp_path / "new")) as file:
+            file.write(b"half")  # and is buffered
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "new").read_text() == "old"
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_place_that_was_taken_meanwhile_is_left_alone(way: str, tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), NewFile(str(tmp_path / "new")) as file:
+        file.write(b"whole")
+        (tmp_path / "new").mkdir()
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_an_error_is_told_rather_than_what_comes_of_throwing_away(way: str, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
+    try:
+        with pytest.raises(KeyError), NewFile(str(tmp_path / "new")) as file:
+            file.write(b"half")
+            raise KeyError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_link_stays_a_link(way: str, tmp_path: Path) -> None:

@@ -52,13 +52,17 @@ class NewFile:
         if self._path == "-":
             sys.stdout.buffer.flush()
             return
-        with self._file:
-            self._file.flush()
-            if self._hidden and error is None:
-                self._appear()
-                return
-        if self._hidden and os.path.lexists(self._hidden):
-            os.unlink(self._hidden)
+        try:
+            with self._file:
+                self._file.flush()
+                if self._hidden and error is None:
+                    self._appear()
+        except OSError:
+            if error is None:
+                raise  # else it came of what is thrown away
+        finally:
+            if self._hidden and os.path.lexists(self._hidden):
+                os.unlink(self._hidden)
 
     def _appear(self) -> None:
         fd = self._file.fileno()
