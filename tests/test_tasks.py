@@ -323,6 +323,40 @@ def test_a_signal_ends_the_work_whenever_it_comes() -> None:
     assert time.monotonic() - begun < 50
 
 
+def test_where_no_thread_can_be_started_the_run_ends_and_says_so() -> None:
+    code = (
+        "import _thread, os, resource, sys\n"
+        "if sys.argv[1:]: import threading\n"
+        "from inlay.errors import SolveError\n"
+        "from inlay.tasks import Limiter, gather, in_thread, run, start\n"
+        "one, begun = Limiter(1), os.pipe()\n"
+        "async def call():\n"
+        "    return await in_thread(os.read, begun[0], 1, limiter=one)\n"
+        "async def main():\n"
+        "    busy = start(in_thread(os.read, begun[0], 1))\n"
+        "    with open('/proc/self/statm') as file:\n"
+        "        limit = int(file.read().split()[0]) * resource.getpagesize() + (16 << 20)\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "    _thread.stack_size(64 << 20)\n"  # there is no room for it
+        "    for _ in range(2):\n"
+        "        try:\n"
+        "            await call()\n"
+        "        except SolveError as error:\n"
+        "            print(error)\n"
+        "    os.write(begun[1], b'x')\n"
+        "    await gather([busy])\n"
+        "    assert await in_thread(int, limiter=one) == 0\n"  # on the thread that there is
+        "run(main())\n"
+    )
+    for words in ([], ["threading"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=20, check=False
+        )
+        said = "can't start new thread; end other processes, or raise how many there may be "
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count(said) == 2
+
+
 def test_a_thread_is_started_while_another_one_imports_threading() -> None:
     code = (
         "import sys, types\n"

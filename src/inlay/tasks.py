@@ -20,7 +20,7 @@ from _collections import deque  # type: ignore[import-not-found]
 from _functools import partial  # type: ignore[import-not-found]
 from _queue import Empty, SimpleQueue
 
-from inlay.errors import BuildCancelled
+from inlay.errors import BuildCancelled, SolveError
 from inlay.typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -194,12 +194,12 @@ class _Loop:
             awaited.when_done(partial(self.ready.append, (task, wake, None)))
 
     def call(self, job: Callable[[], None]) -> None:
-        self.outstanding += 1
-        self.jobs.put(job)
         if self.idle:
             self.idle -= 1
-            return
-        self.threads.append(start_thread(self._work))
+        else:
+            self.threads.append(start_thread(self._work))
+        self.outstanding += 1  # only once there is a thread for it, as it is waited for
+        self.jobs.put(job)
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
@@ -228,7 +228,17 @@ so that they see inlay's threads. Later it may be half-imported, by one of those
 
 
 def start_thread(function: Callable[[], None]) -> Callable[[], object]:
-    """Call `function`, which raises nothing, on another thread; return what waits for its end."""
+    """Call `function`, which raises nothing, on another thread; return what waits for its end. Raises `SolveError`
+    where the system lets no thread start."""
+    try:
+        return _start_thread(function)
+    except RuntimeError as error:
+        raise SolveError(
+            f"{error}; end other processes, or raise how many there may be (ulimit -u, or the container's pids limit)"
+        ) from error
+
+
+def _start_thread(function: Callable[[], None]) -> Callable[[], object]:
     if _threading is not None:
         thread = _threading.Thread(target=function, name="inlay", daemon=True)
         thread.start()
@@ -433,7 +443,12 @@ async def in_thread(
 
     if limiter is not None:
         await limiter.turn()
-    loop.call(job)
+    try:
+        loop.call(job)
+    except BaseException:
+        if limiter is not None:
+            limiter.give_back()
+        raise
     try:
         return await future
     except Cancelled:
