@@ -20,11 +20,13 @@ from trees import Entry, tree_in_tar
 
 from gitserver import GitServer, Repository
 from processes import processes_with, wait_until
+from web import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ordinary import User
+    from web import Web
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -379,6 +381,20 @@ def test_device_nodes_of_archives_are_left_out_with_a_warning(
     assert done.code == 0, done.err
     assert "2 device nodes are left out, such as /dev2/console" in done.err
     assert re.search(r"#\d+ [0-9.]+ pipe\n#\d+ DONE", done.err)
+
+
+def test_an_ordinary_user_looks_at_contexts_of_the_web(users: Callable[..., User], web: Web) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member, text = tarfile.TarInfo("Dockerfile"), b"FROM scratch AS named\nCOPY Dockerfile /copied\n"
+        member.size, member.uid = len(text), 33
+        tar.addfile(member, io.BytesIO(text))
+    web.pages["/context"] = Page(packed.getvalue())
+    user = users()
+    for command, said in ((("build", "--call", "targets"), "named"), (("debug", "llb"), "/copied")):
+        done = user.inlay(*command, "--root", str(user.home / said[1:]), f"{web.url}/context")
+        assert done.code == 0, done.err
+        assert said in done.out
 
 
 def test_secrets_agents_caches_and_repositories_reach_a_users_build(

@@ -29,6 +29,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _llb(arguments: argparse.Namespace) -> int:
     from inlay.calls import dump_llb
+    from inlay.rootless import enter
 
-    sys.stdout.buffer.write(dump_llb(request_of(arguments), raw=arguments.raw))
+    request = request_of(arguments)
+    enter()  # a context of the web becomes a layer of the store, whose files have owners
+    sys.stdout.buffer.write(dump_llb(request, raw=arguments.raw))
     return 0
