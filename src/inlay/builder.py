@@ -109,7 +109,10 @@ def _build_in(
 ) -> BuildResult:
     try:
         work = _Build(request, outputs, store, sink, outset)
-        result = run(work.run(), abort=work.cancel, cancellation=cancellation)
+        try:
+            result = run(work.run(), abort=work.cancel, cancellation=cancellation)
+        finally:
+            work.close()  # only now does no thread read trees any more
     except BrokenPipeError:
         raise  # nobody listens to `sink` any more
     except OSError as error:
@@ -204,9 +207,12 @@ class _Build:
         finally:
             self.worker.close()
             self.outset.close()
-            self.refs.close()
-            self.remote.close()
-            self.places.close()
+
+    def close(self) -> None:
+        """Let go of trees, layouts and connections, and delete what was made for this build only."""
+        self.refs.close()
+        self.remote.close()
+        self.places.close()
 
     async def _make(self, converted: Sequence[Converted]) -> list[Written]:
         """Solve and write. Where a layer of a cached result turns out to be gone, once more without it."""

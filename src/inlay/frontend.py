@@ -255,7 +255,7 @@ class Frontend:
             if op.scheme in ("docker-image", "oci-layout"):
                 return ImageSource(op, vertex.platform or host(), self._images, refs)
             if op.scheme == "local":
-                return self._local(op)
+                return self._local(op, refs)
             if op.scheme in self._remote.schemes:
                 return self._remote.open(op)
             raise SolveError(
@@ -266,10 +266,10 @@ class Frontend:
 
         return source
 
-    def _local(self, op: SourceOp) -> SourceAction:
+    def _local(self, op: SourceOp, refs: RefStore) -> SourceAction:
         from inlay.sources.local import LocalSource
 
-        return LocalSource(op, self._folders, self.memory)
+        return LocalSource(op, self._folders, self.memory, refs.mounted.keep)
 
     @property
     def memory(self) -> DigestMemory:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from inlay.actions.entries import Destination, Owner
+    from inlay.actions.entries import Destination, Owner, Plan
     from inlay.archive.tree import Folder, Place, Tree
 
 
@@ -51,9 +51,7 @@ class CopyOptions(NamedTuple):
     exclude_patterns: Sequence[str] = ()
 
 
-def plan_copy(
-    source: Tree, path: str, destination: Destination, target: str, options: CopyOptions
-) -> Iterator[PlannedEntry]:
+def plan_copy(source: Tree, path: str, destination: Destination, target: str, options: CopyOptions) -> Plan:
     """Copy what is at `path` of `source` to `target`, both absolute; a slash at `target`'s end counts.
 
     Raises `SolveError` where something is in the way, `SourceError` where the source cannot be read.

@@ -16,10 +16,13 @@ from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from inlay.archive.sourcefile import SourceFile
     from inlay.archive.untar import TarReader
+
+    Plan = Generator["PlannedEntry", None, None]
+    # It holds folders open where it stands: whoever does not read it to its end closes it.
 
 FOLDER, FILE, SYMLINK, HARD_LINK, NODE, REMOVAL = "folder", "file", "symlink", "hard link", "node", "removal"
 

@@ -15,16 +15,14 @@ from inlay.patterns import clean
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from inlay.actions.entries import Destination, Owner
+    from inlay.actions.entries import Destination, Owner, Plan
     from inlay.archive.tree import Tree
     from inlay.llb.ops import Action, Remove
 
 
 def plan_action(
     action: Action, destination: Destination, *, source: Tree | None, owner: Owner | None = None
-) -> Iterator[PlannedEntry]:
+) -> Plan:
     """What `action` does to `destination`. `source` is what a copy takes from, `owner` as `find_owner` says.
 
     Raises `SolveError` with BuildKit's sentences, of which paths are those inside the trees.
@@ -41,9 +39,7 @@ def plan_action(
     return _remove(action, destination)
 
 
-def _copy(
-    action: Copy, destination: Destination, source: Tree, owner: Owner | None
-) -> Iterator[PlannedEntry]:
+def _copy(action: Copy, destination: Destination, source: Tree, owner: Owner | None) -> Plan:
     """What a copy does, with all the sources that its wildcards name."""
     path, target = cleaned(action.src), cleaned(action.dest)
     if not action.create_dest_path:
@@ -83,9 +79,7 @@ def _is_archive(source: Tree, path: str) -> bool:
     return is_archive(source, path)
 
 
-def _make_directory(
-    action: MakeDirectory, destination: Destination, owner: Owner | None
-) -> Iterator[PlannedEntry]:
+def _make_directory(action: MakeDirectory, destination: Destination, owner: Owner | None) -> Plan:
     path = destination.resolve(action.path)
     if not action.make_parents and (above := path.rpartition("/")[0]) and destination.lstat(above) is None:
         raise SolveError(f"mkdir {shown(action.path)}: no such file or directory")
@@ -95,7 +89,7 @@ def _make_directory(
     yield from plan_folders(destination, path, mode=action.mode, owner=owner, timestamp=timestamp)
 
 
-def _make_file(action: MakeFile, destination: Destination, owner: Owner | None) -> Iterator[PlannedEntry]:
+def _make_file(action: MakeFile, destination: Destination, owner: Owner | None) -> Plan:
     """Write a file; one that is there keeps its mode and, without a new owner, its owner."""
     path = destination.resolve(clean("/" + action.path))
     there = destination.lstat(path)
@@ -115,7 +109,7 @@ def _make_file(action: MakeFile, destination: Destination, owner: Owner | None) 
     )
 
 
-def _symlink(action: Symlink, destination: Destination, owner: Owner | None) -> Iterator[PlannedEntry]:
+def _symlink(action: Symlink, destination: Destination, owner: Owner | None) -> Plan:
     path = destination.resolve(clean("/" + action.new_path))
     if destination.lstat(path) is not None:
         raise SolveError(f"symlink {shown(action.old_path)} {shown(path)}: file exists")
@@ -123,7 +117,7 @@ def _symlink(action: Symlink, destination: Destination, owner: Owner | None) -> 
     yield PlannedEntry(SYMLINK, path, owner=owner, times=times, link=action.old_path)
 
 
-def _remove(action: Remove, destination: Destination) -> Iterator[PlannedEntry]:
+def _remove(action: Remove, destination: Destination) -> Plan:
     paths = [action.path]
     if action.allow_wildcard:
         paths = destination.glob(cleaned(action.path))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from inlay.actions.entries import PlannedEntry
+    from inlay.actions.entries import Plan, PlannedEntry
     from inlay.actions.worker import Result, Worker
     from inlay.llb.graph import Vertex
     from inlay.llb.ops import FileAction
@@ -140,7 +140,14 @@ def perform(actions: Sequence[FileAction], trees: Trees, target: Target) -> None
 
             owner = find_owner(getattr(action.action, "owner", None), owner_tree)
             source = read.tree(action.secondary_input) if isinstance(action.action, Copy) else None
-            target.carry_out(plan_action(action.action, target, source=source, owner=owner))
+            _carry_out(plan_action(action.action, target, source=source, owner=owner), target)
+
+
+def _carry_out(plan: Plan, target: Target) -> None:
+    try:
+        target.carry_out(plan)
+    finally:
+        plan.close()  # else the error that ended it would keep folders open
 
 
 class _Inputs:
@@ -171,4 +178,4 @@ class _Inputs:
 def copy_tree(source: Tree, path: str, *, owner: tuple[int, int] | None = None) -> None:
     """Copy all of `source` into the folder `path`. With `owner` (uid, gid) it all belongs to that one."""
     with WritableTree.at(path) as target:
-        target.carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True, owner=owner)))
+        _carry_out(plan_copy(source, "/", target, "/", CopyOptions(contents_only=True, owner=owner)), target)

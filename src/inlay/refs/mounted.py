@@ -26,6 +26,11 @@ class Mounted:
         self._trees: dict[tuple[str, ...], Task[Tree]] = {}
         """By the keys of the trees' layers, as the next."""
         self._views: dict[tuple[str, ...], Task[View]] = {}
+        self._kept: list[Tree] = []
+
+    def keep(self, tree: Tree) -> None:
+        """Have `close` close a tree that is not made of layers. May be called on any thread."""
+        self._kept.append(tree)
 
     async def tree(self, ref: Ref) -> Tree:
         """`ref` to read. It is shared by all who ask, and open until `close`."""
@@ -79,9 +84,12 @@ class Mounted:
         for tree in self._trees.values():
             if tree.succeeded:
                 tree.result().close()
+        for kept in self._kept:
+            kept.close()
         for view in self._views.values():
             if view.succeeded:
                 view.result().close()
+        self._kept.clear()
         self._trees.clear()
         self._views.clear()
 

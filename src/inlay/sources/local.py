@@ -24,7 +24,7 @@ from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from inlay.archive.digestmemory import DigestMemory
     from inlay.llb.ops import SourceOp
@@ -33,12 +33,22 @@ _IN, _MAYBE, _OUT = "in", "perhaps for what is below", "out"
 
 
 class LocalSource:
-    """One `local://` op. Its key means something in this build only, so that no cache can hold it."""
+    """One `local://` op. Its key means something in this build only, so that no cache can hold it.
 
-    def __init__(self, op: SourceOp, folders: Mapping[str, str], memory: DigestMemory | None) -> None:
+    `keep` is given each context that is opened, to be closed when nobody reads it any more.
+    """
+
+    def __init__(
+        self,
+        op: SourceOp,
+        folders: Mapping[str, str],
+        memory: DigestMemory | None,
+        keep: Callable[[Tree], None],
+    ) -> None:
         self._op = op
         self._folders = folders
         self._memory = memory
+        self._keep = keep
 
     async def digests(self) -> tuple[str, ...]:
         return (f"random:{Digest.of(repr(self._op)).hex}",)
@@ -51,13 +61,15 @@ class LocalSource:
         path = self._folders.get(name)
         if path is None:
             raise SourceError(f"no folder was given for the context {name}")
-        return LocalContext(
+        context = LocalContext(
             path,
             exclude_patterns=_patterns(self._op, "local.excludepatterns") or (),
             include_patterns=_patterns(self._op, "local.includepattern") or (),
             follow_paths=_patterns(self._op, "local.followpaths"),
             memory=self._memory,
         )
+        self._keep(context)
+        return context
 
 
 def _patterns(op: SourceOp, name: str) -> list[str] | None:
@@ -91,11 +103,15 @@ class LocalContext(Tree):
             raise SourceError(f"cannot open the build context {shown(path)}: {reason(error)}") from error
         self.path = path
         self.memory = memory
-        self._exclude = PatternMatcher(exclude_patterns) if exclude_patterns else None
-        includes: Sequence[str] | None = include_patterns
-        if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
-            includes = _uncovered([*include_patterns, *followed])
-        self._include = PatternMatcher(includes) if includes else None
+        try:
+            self._exclude = PatternMatcher(exclude_patterns) if exclude_patterns else None
+            includes: Sequence[str] | None = include_patterns
+            if follow_paths is not None and (followed := self._followed(follow_paths)) is not None:
+                includes = _uncovered([*include_patterns, *followed])
+            self._include = PatternMatcher(includes) if includes else None
+        except BaseException:
+            self.close()
+            raise
         self._seen: dict[str, bytes] = {}
         """Files by their keys when they were first read: what is copied must be what was hashed."""
         self._noted: dict[str, tuple[list[str], list[bytes]]] = {}

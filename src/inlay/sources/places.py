@@ -48,6 +48,7 @@ class Places:
         self._mirrors = registry_mirrors
         self._transport: Transport | None = None
         self._open: dict[str, Place] = {}
+        self._layouts: list[Layout] = []
 
     @property
     def transport(self) -> Transport:
@@ -75,6 +76,9 @@ class Places:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+        for layout in self._layouts:
+            layout.close()
+        self._layouts.clear()
 
     def cancel(self) -> None:
         """End all transfers soon."""
@@ -114,6 +118,7 @@ class Places:
         location = f"layout:{os.path.abspath(path)}"
         if location not in self._open:
             layout = self._layout(path)
+            self._layouts.append(layout)
             self._open[location] = Place(location, layout, layout)
         return self._open[location]
 
