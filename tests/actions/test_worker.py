@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pytest
 
 from inlay.actions.secrets import Secrets
 from inlay.actions.worker import Worker
+from inlay.archive.tree import Tree
 from inlay.errors import SolveError
+from inlay.refs.ref import ContextRef, Layer
 from inlay.tasks import in_thread, run, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.executor.executor import Executor
+    from inlay.refs.ref import Ref
     from inlay.refs.store import RefStore
+    from inlay.snapshot.snapshotter import LayerDir
 
 
 class CountingExecutor:
@@ -29,15 +35,56 @@ class CountingExecutor:
         self.closed += 1
 
 
-def worker_with(make_executor: Callable[[], CountingExecutor]) -> Worker:
+def worker_with(make_executor: Callable[[], CountingExecutor], refs: Folders | None = None) -> Worker:
     return Worker(
-        cast("RefStore", None),
+        cast("RefStore", refs),
         make_executor=cast("Callable[[], Executor]", make_executor),
         secrets=Secrets((), ()),
         trees="",
         emit=lambda event: None,
         clock=lambda: 0,
     )
+
+
+class Folder(NamedTuple):
+    """A layer in the making."""
+
+    path: str
+
+    def commit(self) -> str:
+        return self.path
+
+    def discard(self) -> None:
+        raise AssertionError("nothing went wrong")
+
+
+class Folders:
+    """Layers that are plain folders: as much of a `RefStore` as copying takes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.mounted = self
+
+    async def prepare(self, base: Ref) -> Folder:
+        return Folder(tempfile.mkdtemp(dir=self._root))
+
+    def add_directory(self, directory: str, **about: object) -> Layer:
+        return Layer(directory, directory=cast("LayerDir", directory))
+
+
+def test_each_context_is_copied_itself_wherever_it_lies_in_memory(tmp_path: Path) -> None:
+    async def build() -> None:
+        worker = worker_with(CountingExecutor, Folders(tmp_path))
+        for n in range(20):
+            (tmp_path / f"context-{n}").mkdir()
+            (tmp_path / f"context-{n}" / "file").write_text(str(n))
+            with Tree.at(str(tmp_path / f"context-{n}")) as tree:
+                copy = await worker.as_layers(ContextRef(tree))
+                assert await worker.as_layers(ContextRef(tree)) == copy
+            assert (Path(copy.layers[0].key) / "file").read_text() == str(n)
+            del tree  # the next one may get its place
+
+    run(build())
 
 
 def test_an_executor_that_is_still_being_made_when_a_build_fails_is_closed() -> None:

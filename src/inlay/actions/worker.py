@@ -75,7 +75,7 @@ class Worker:
         self._made: list[Executor] = []
         """Executors to close: a task that is cancelled does not give the one that it has made."""
         self._is_closed = False
-        self._copies: dict[int, Task[Ref]] = {}
+        self._copies: dict[Tree, Task[Ref]] = {}
 
     @property
     def cache_mounts(self) -> CacheMounts:
@@ -155,10 +155,10 @@ class Worker:
         """`result` as layers, to mount. A slice of the context is copied into one, once."""
         if isinstance(result, Ref):
             return result
-        name = id(result.context)
-        if name not in self._copies:
-            self._copies[name] = spawn(self._copy(result.context))
-        return await self._copies[name]
+        context = result.context
+        if context not in self._copies:
+            self._copies[context] = spawn(self._copy(context))
+        return await self._copies[context]
 
     async def _copy(self, context: Tree) -> Ref:
         from inlay.actions.fileop import copy_tree
