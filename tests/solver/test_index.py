@@ -6,8 +6,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -331,6 +332,32 @@ class TestDatabase:
         assert database.targets(LINK) == ["k"]
         assert len(warnings) == 1
         assert (tmp_path / "cache.db.broken").read_bytes() == content
+        database.close()
+
+    def test_a_file_that_is_used_wrongly_stays_where_it_is(self, tmp_path: Path) -> None:
+        warnings: list[str] = []
+        database = self.open(tmp_path, warnings)
+        database.add([(LINK, "k")])
+        errors: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                database.targets(LINK)
+            except sqlite3.ProgrammingError as error:  # SQLite's connections are one thread's
+                errors.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert errors
+        assert database.targets(LINK) == ["k"]
+        database.add([], [CacheRecord("r", cast("str", None), OLD)])  # which the table refuses
+        assert len(warnings) == 1
+        assert "goes on without it" in warnings[0]
+        database.close()
+        assert not (tmp_path / "cache.db.broken").exists()
+        database = self.open(tmp_path)
+        assert database.targets(LINK) == ["k"]
         database.close()
 
     def test_a_file_of_another_version_is_moved_aside(self, tmp_path: Path) -> None:

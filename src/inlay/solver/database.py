@@ -217,10 +217,10 @@ class Database:
         """Do without the file for the rest of the build. Raises what is no fault of the file."""
         import _sqlite3 as sqlite3
 
-        if not isinstance(error, sqlite3.DatabaseError):
+        if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.ProgrammingError):
             raise error
         self.close()
-        if isinstance(error, sqlite3.OperationalError):
-            self._warn(f"the cache index {self._path} failed ({error}); this build goes on without it")
-        else:
+        if type(error) is sqlite3.DatabaseError:  # what a malformed file is; all else has a class of its own
             self._move_aside(str(error))
+        else:
+            self._warn(f"the cache index {self._path} failed ({error}); this build goes on without it")
