@@ -42,6 +42,21 @@ def test_the_command_line_starts_without(heavy: str) -> None:
     assert done.stdout == "False\n"
 
 
+def test_no_module_draws_a_warning_when_it_is_compiled_or_imported() -> None:
+    code = (
+        "import importlib, inlay, pathlib, pkgutil\n"
+        "for module in pkgutil.walk_packages(inlay.__path__, 'inlay.'):\n"
+        "    path = module.module_finder.find_spec(module.name).origin\n"
+        "    compile(pathlib.Path(path).read_bytes(), path, 'exec')\n"
+        "    importlib.import_module(module.name)\n"
+        "    print(module.name)\n"
+    )
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "inlay.solver.solver" in done.stdout.splitlines()
+
+
 @pytest.mark.root
 def test_build_returns_digests_and_what_became_of_each_step(tmp_path: Path) -> None:
     import os

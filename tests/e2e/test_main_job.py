@@ -204,6 +204,20 @@ def test_a_build_loads_little_and_an_unchanged_one_nothing_that_steps_need(
         assert not loaded & (heavy | only_for_steps if unchanged else heavy)
 
 
+def test_a_build_draws_no_warning_of_python(
+    inlay: Callable[..., Any], context: Path, docker_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    ref = f"{docker_registry.host}/warned:1"
+    build = ("build", "--push", "--cache-to", "type=inline", "-t", ref, "--cache-from", ref, str(context))
+    strict = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
+    for store, ran in (("a", "6 run"), ("b", "0 run"), ("b", "0 run")):
+        done = inlay(*build, "--root", str(tmp_path / store), env=strict)
+        assert done.code == 0, done.err
+        assert f" {ran} · " in done.err.splitlines()[-1]
+        assert "Warning" not in done.err
+        assert "Traceback" not in done.err
+
+
 def test_a_damaged_config_of_a_base_image_is_fetched_again(
     inlay: Callable[..., Any], context: Path, base: str, docker_registry: RunningRegistry, tmp_path: Path
 ) -> None:
