@@ -60,12 +60,11 @@ class OCIRuntimeExecutor:
     def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
         self.prepare()
         log = os.memfd_create("runtime-log")
-        last_error = b""
+        output = bytearray()
 
         def watch_output(fd: int, data: bytes) -> None:
-            nonlocal last_error
-            if fd == 2:
-                last_error = data[-4096:]
+            if len(output) <= _MOST_OF_RUNTIME:
+                output.extend(data)
             on_output(fd, data)
 
         def run(step: Step) -> Outcome:
@@ -81,18 +80,20 @@ class OCIRuntimeExecutor:
         try:
             outcome = with_step(spec, run)
             if outcome.exit_code and not cancel.cancelled:
-                self._raise_own_failure(spec, outcome.exit_code, os.pread(log, 1 << 20, 0), last_error)
+                self._raise_own_failure(spec, outcome.exit_code, os.pread(log, 1 << 20, 0), bytes(output))
         finally:
             os.close(log)
         return outcome.exit_code
 
-    def _raise_own_failure(self, spec: ProcessSpec, exit_code: int, log: bytes, stderr: bytes) -> None:
+    def _raise_own_failure(self, spec: ProcessSpec, exit_code: int, log: bytes, output: bytes) -> None:
         """Raise what the runtime failed of, if it did and not the program.
 
-        Once the container runs, a runtime can only say on stderr that it cannot execute the program.
+        Once the container runs, a runtime can only say on stderr that it cannot execute the program: then that is all
+        there is of `output`.
         """
         message = _logged_error(log)
-        number = _exec_failure(message or stderr.decode(errors="replace") if exit_code == 1 else "")
+        text = message or (_of_runtime(output, spec.args[0]) if exit_code in _RUNTIME_CODES else "")
+        number = _exec_failure(text)
         if number:
             raise program_missing(spec, number)
         if message:
@@ -245,6 +246,19 @@ def _logged_error(log: bytes) -> str:
     return ""
 
 
+def _of_runtime(output: bytes, program: str) -> str:
+    """All that a step has said, where it may be its runtime that could not execute `program`.
+
+    That is one line, or crun's JSON, and names the program, by a path or in quotation marks. A program that misses
+    another one may use the same words.
+    """
+    text = output.decode(errors="replace").rstrip()
+    if len(output) > _MOST_OF_RUNTIME or ("\n" in text and not text.startswith("{")):
+        return ""
+    name = os.path.basename(program)
+    return text if any(f"{before}{name}{after}" in text for before in '/"`' for after in '":`') else ""
+
+
 def _exec_failure(message: str) -> int:
     """The errno with which executing the program failed, as crun or runc tell it; 0: it was not that."""
     if not any(words in message for words in _EXEC_WORDS):
@@ -252,7 +266,17 @@ def _exec_failure(message: str) -> int:
     return next((number for words, number in _REASONS.items() if words in message.lower()), 0)
 
 
-_EXEC_WORDS = ("executable file `", "open executable", "exec container process", 'exec: "', "exec /")
+_RUNTIME_CODES = (1, 255)
+"""With which crun, runc, and runc since 1.2 end that cannot execute a program."""
+_MOST_OF_RUNTIME = 4096
+_EXEC_WORDS = (
+    "executable file `",
+    "the path `",
+    "open executable",
+    "exec container process",
+    'exec: "',
+    "exec /",
+)
 _REASONS = {
     "exec format error": errno.ENOEXEC,
     "permission denied": errno.EACCES,
