@@ -54,7 +54,8 @@ def beside(host: str, repository: str, digest: str) -> list[dict[str, Any]]:
     """What the tag of referrers lists."""
     try:
         raw, _ = get(host, f"{repository}/manifests/{digest.replace(':', '-')}")
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return []
     listed: list[dict[str, Any]] = json.loads(raw)["manifests"]
     return listed
