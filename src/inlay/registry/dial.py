@@ -10,9 +10,11 @@ import _socket
 import errno
 import os
 import time
+from _queue import Empty, SimpleQueue
 from _thread import allocate_lock
 
 from inlay.errors import RegistryError
+from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -141,29 +143,30 @@ def _addresses(host: str, port: int, timeout_s: float, abort: Abort) -> Sequence
         except OSError:
             continue
         return [(family, (host, port))]
-    import threading
-
-    found: list[Any] = []
-    done = threading.Event()
+    name = host.encode() if host.isascii() else host  # Python's own encoding of names imports `re`
+    answers: SimpleQueue[Any] = SimpleQueue()
 
     def look_up() -> None:
         try:
-            found.append(_socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM))
+            answers.put(_socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            found.append(error)
-        done.set()
+            answers.put(error)
 
-    threading.Thread(target=look_up, name="inlay-lookup", daemon=True).start()
-    while timeout_s > 0 and not done.wait(min(0.1, timeout_s)):
-        timeout_s -= 0.1
-        abort.check()
-    if not found:
+    start_thread(look_up)
+    found = None
+    while found is None and timeout_s > 0:
+        try:
+            found = answers.get(timeout=min(_SLEEP_S, timeout_s))
+        except Empty:
+            timeout_s -= _SLEEP_S
+            abort.check()
+    if found is None:
         raise TimeoutError(f"looking up {host} took too long")
-    if isinstance(found[0], OSError):
-        raise found[0]
-    if isinstance(found[0], Exception):
+    if isinstance(found, OSError):
+        raise found
+    if isinstance(found, Exception):
         raise OSError(f"{host} is not a host name")
-    return [(entry[0], entry[4]) for entry in found[0]]
+    return [(entry[0], entry[4]) for entry in found]
 
 
 def _is_local(family: int, address: str) -> bool:
