@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from _thread import allocate_lock
+from binascii import a2b_base64, b2a_base64
 
 from inlay import json
 from inlay.errors import RegistryError, Unauthorized
@@ -47,9 +48,8 @@ class Credential(NamedTuple):
     @property
     def basic(self) -> str:
         """The value of an `Authorization` header."""
-        from base64 import b64encode
-
-        return "Basic " + b64encode(f"{self.username}:{self.password}".encode()).decode()
+        plain = f"{self.username}:{self.password}".encode()
+        return "Basic " + b2a_base64(plain, newline=False).decode()
 
 
 class Challenge(NamedTuple):
@@ -165,12 +165,10 @@ class DockerConfig:
         return None
 
     def _parse_entry(self, key: str, entry: dict[str, Any]) -> Credential | None:
-        from base64 import b64decode
-
         username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
         if entry.get("auth"):
             try:
-                username, _, password = b64decode(str(entry["auth"])).decode().rstrip("\0").partition(":")
+                username, _, password = a2b_base64(str(entry["auth"])).decode().rstrip("\0").partition(":")
             except ValueError:
                 self.notes.append(f"{self.path}: the entry of {key} is damaged; log in again")
                 return None

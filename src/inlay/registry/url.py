@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
+
 from inlay.errors import RegistryError
 from inlay.typing import NamedTuple
 
@@ -111,11 +113,9 @@ def quote(text: str) -> str:
 
 def basic(userinfo: str) -> str:
     """The `Authorization` header for the `user:password` of a URL, percent-encoded as it is there."""
-    from base64 import b64encode
-
     parts = userinfo.encode().split(b"%")
     plain = parts[0] + b"".join(_unquoted(part) for part in parts[1:])
-    return "Basic " + b64encode(plain).decode()
+    return "Basic " + b2a_base64(plain, newline=False).decode()
 
 
 def _unquoted(part: bytes) -> bytes:
