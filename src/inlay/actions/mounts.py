@@ -69,11 +69,11 @@ class StepMounts:
                     ssh += 1
                 else:
                     await self._add(mount)
+            if self._root is None:
+                raise SolveError("an exec op needs a mount at /")
         except BaseException:
             await self._release()
             raise
-        if self._root is None:
-            raise SolveError("an exec op needs a mount at /")
         return self
 
     async def __aexit__(
@@ -98,8 +98,8 @@ class StepMounts:
             self._held.append(self._root.discard)
             self._root = None
         held, self._held = self._held, []
-        for let_go in reversed(held):
-            await in_thread(let_go, limiter=self._worker.disk)
+        if held:  # no limiter: a step that is cancelled while it waits for its turn would keep all it has
+            await in_thread(_release_all, held[::-1])
 
     def _input(self, mount: Mount) -> Result:
         return SCRATCH if mount.input == EMPTY else self._inputs[mount.input]
@@ -182,3 +182,15 @@ class StepMounts:
         if agent is not None:
             self._held.append(agent.close)
             self.mounts.append(Bind(dest, agent.fd, AGENT, only_data=True))
+
+
+def _release_all(held: Sequence[Callable[[], None]]) -> None:
+    """Call each of `held`, whatever becomes of the others, and then raise the first error."""
+    errors: list[BaseException] = []
+    for let_go in held:
+        try:
+            let_go()
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
