@@ -143,3 +143,10 @@ def test_a_dockerfile_can_be_converted_twice_with_the_same_result() -> None:
 )
 def test_history_says_what_was_done(text: str, entry: str) -> None:
     assert history(converted(f"FROM alpine\n{text}\n"))[-1] == entry
+
+
+def test_a_repository_of_github_without_a_protocol_is_fetched_by_https() -> None:
+    result = converted("FROM scratch\nCOPY a /a\n", context="github.com/a/b#v1").results[0]
+    (source,) = [op for op in (v.op for v in result.definition.vertices) if isinstance(op, SourceOp)]
+    assert source.identifier == "git://github.com/a/b#v1"
+    assert source.attr("git.fullurl") == "https://github.com/a/b"

@@ -43,7 +43,7 @@ def git_source(
     """A checkout (BuildKit: client/llb/source.go `Git`). Needs no network: ssh host keys are not asked for."""
     identifier = git.identifier
     attrs = {
-        "git.fullurl": git.remote,
+        "git.fullurl": "https://" + git.remote if git.is_local else git.remote,
         "git.authheadersecret": "GIT_AUTH_HEADER",
         "git.authtokensecret": "GIT_AUTH_TOKEN",
     }
