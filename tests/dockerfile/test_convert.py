@@ -145,6 +145,13 @@ def test_history_says_what_was_done(text: str, entry: str) -> None:
     assert history(converted(f"FROM alpine\n{text}\n"))[-1] == entry
 
 
+def test_steps_on_a_context_that_is_no_image_are_for_the_target() -> None:
+    options = {"context:repo": "https://example.com/r.git", "platform": "linux/arm64", "multi-platform": "1"}
+    text = b"FROM alpine AS repo\nFROM repo\nCOPY a /a\n"
+    result = convert(text, ConvertOptions.parse(options, AMD64), FakeImages()).results[0]
+    assert result.definition.vertices[-1].name == "[linux/arm64 stage-1 1/1] COPY a /a"
+
+
 def test_a_repository_of_github_without_a_protocol_is_fetched_by_https() -> None:
     result = converted("FROM scratch\nCOPY a /a\n", context="github.com/a/b#v1").results[0]
     (source,) = [op for op in (v.op for v in result.definition.vertices) if isinstance(op, SourceOp)]

@@ -216,13 +216,17 @@ class Conversion:
         """Run through a stage's instructions."""
         stage.inherit()
         stage.dispatched = True
-        if stage.platform is None:
-            # BuildKit's is the zero platform here; only lint of stages that nothing needs comes by.
+        has_platform = stage.platform is not None
+        if not has_platform:
+            # A stage on a named context that is no image, and lint of stages that nothing needs: BuildKit has
+            # the zero platform here until the first instruction.
             stage.platform = Platform("", "")
         try:
             self._begin(stage)
         except ValueError as error:
             raise DockerfileError(str(error), stage.location) from None
+        if not has_platform:
+            stage.platform = self.target_platform
         for step in stage.steps:
             try:
                 self._dispatch_step(stage, step)
