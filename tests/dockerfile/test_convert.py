@@ -157,3 +157,9 @@ def test_a_repository_of_github_without_a_protocol_is_fetched_by_https() -> None
     (source,) = [op for op in (v.op for v in result.definition.vertices) if isinstance(op, SourceOp)]
     assert source.identifier == "git://github.com/a/b#v1"
     assert source.attr("git.fullurl") == "https://github.com/a/b"
+
+
+def test_sources_are_defined_from_the_last_to_the_first_on_scratch_too() -> None:
+    result = converted("FROM scratch\nADD http://e.com/1 http://e.com/2 /\n").results[0]
+    sources = [vertex.op for vertex in result.definition.vertices if isinstance(vertex.op, SourceOp)]
+    assert [source.identifier for source in sources] == ["http://e.com/2", "http://e.com/1"]

@@ -138,7 +138,7 @@ def define(target: Edge | None) -> Definition:
 
 def _listing(vertex: Vertex) -> list[Vertex]:
     vertices = [edge.vertex for edge in vertex.inputs]
-    if len(vertices) < 3 or not isinstance(vertex.op, FileOp):
+    if len(vertices) < 2 or not isinstance(vertex.op, FileOp):
         return vertices
     first = vertex.op.actions[0].input
     positions = [first] if 0 <= first < len(vertices) else []
