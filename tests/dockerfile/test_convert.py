@@ -12,6 +12,7 @@ from inlay.dockerfile.frontend import convert
 from inlay.dockerfile.linter import Linter
 from inlay.dockerfile.options import ConvertOptions
 from inlay.errors import DockerfileError, NotFound, UsageError
+from inlay.llb.graph import Vertex
 from inlay.llb.ops import ExecOp, SourceOp
 
 
@@ -145,11 +146,15 @@ def test_history_says_what_was_done(text: str, entry: str) -> None:
     assert history(converted(f"FROM alpine\n{text}\n"))[-1] == entry
 
 
-def test_steps_on_a_context_that_is_no_image_are_for_the_target() -> None:
+def test_a_context_that_is_no_image_gives_its_platform_to_the_second_stage_on_it() -> None:
     options = {"context:repo": "https://example.com/r.git", "platform": "linux/arm64", "multi-platform": "1"}
-    text = b"FROM alpine AS repo\nFROM repo\nCOPY a /a\n"
+    text = b"FROM alpine AS repo\nFROM repo AS a\nCOPY 1 /1\nFROM a AS b\nCOPY 2 /2\n"
     result = convert(text, ConvertOptions.parse(options, AMD64), FakeImages()).results[0]
-    assert result.definition.vertices[-1].name == "[linux/arm64 stage-1 1/1] COPY a /a"
+    names = [vertex.name for vertex in result.definition.vertices if vertex.name.startswith("[")]
+    assert [name for name in names if "COPY" in name] == [
+        "[unknown a 1/1] COPY 1 /1",
+        "[linux/arm64 b 1/1] COPY 2 /2",
+    ]
 
 
 def test_a_repository_of_github_without_a_protocol_is_fetched_by_https() -> None:
@@ -163,3 +168,12 @@ def test_sources_are_defined_from_the_last_to_the_first_on_scratch_too() -> None
     result = converted("FROM scratch\nADD http://e.com/1 http://e.com/2 /\n").results[0]
     sources = [vertex.op for vertex in result.definition.vertices if isinstance(vertex.op, SourceOp)]
     assert [source.identifier for source in sources] == ["http://e.com/2", "http://e.com/1"]
+
+
+def test_steps_on_an_input_have_its_platform() -> None:
+    image = Vertex(SourceOp("docker-image://docker.io/library/alpine:latest"), (), AMD64)
+    options = ConvertOptions.parse({"context:given": "input:given", "platform": "linux/arm64"}, AMD64)
+    options = options._replace(inputs={"given": image})
+    result = convert(b"FROM scratch AS given\nFROM given\nRUN x\n", options, FakeImages()).results[0]
+    (run,) = [vertex for vertex in result.definition.vertices if isinstance(vertex.op, ExecOp)]
+    assert run.platform == AMD64

@@ -99,7 +99,7 @@ class NamedContext(NamedTuple):
             notes = Notes(f"[context {self.key}] {self.value}")
             return Loaded(State(git_tree or http_source(self.value, _HTTP_FILE, notes)))
         if kind == "input":
-            return Loaded(State(self._input(rest, options)))
+            return Loaded(self._input(rest, options))
         raise DockerfileError(f"unsupported context source {kind} for {self.key}")
 
     def _load_image(self, options: ConvertOptions, resolver: Resolver, request: ImageRequest) -> Loaded:
@@ -134,11 +134,11 @@ class NamedContext(NamedTuple):
 
         return SourceDraft(f"local://{name}", attrs, Notes(f"[context {self.key}] load from client"))
 
-    def _input(self, name: str, options: ConvertOptions) -> Draft | None:
+    def _input(self, name: str, options: ConvertOptions) -> State:
         if name not in options.inputs:
             raise DockerfileError(f"invalid input {name} for {self.key}")
         vertex = options.inputs[name]
-        return None if vertex is None else SettledDraft(vertex)
+        return State() if vertex is None else State(SettledDraft(vertex), vertex.platform)
 
 
 def find_named_context(

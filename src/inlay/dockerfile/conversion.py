@@ -218,15 +218,13 @@ class Conversion:
         stage.dispatched = True
         has_platform = stage.platform is not None
         if not has_platform:
-            # A stage on a named context that is no image, and lint of stages that nothing needs: BuildKit has
-            # the zero platform here until the first instruction.
+            # On a named context that is no image, and in lint of stages that nothing needs, BuildKit has the
+            # zero platform, and that of the target in stages that begin with this one.
             stage.platform = Platform("", "")
         try:
             self._begin(stage)
         except ValueError as error:
             raise DockerfileError(str(error), stage.location) from None
-        if not has_platform:
-            stage.platform = self.target_platform
         for step in stage.steps:
             try:
                 self._dispatch_step(stage, step)
@@ -235,6 +233,8 @@ class Conversion:
                 raise
             except ValueError as error:
                 raise DockerfileError(str(error), step.instruction.location) from None
+        if not has_platform:
+            stage.platform = self.target_platform
         self._context_paths |= stage.context_paths
 
     def _begin(self, stage: StageBuild) -> None:
