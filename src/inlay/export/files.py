@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from inlay.export.plan import Output
     from inlay.export.results import BuiltPlatform
 
+_HALF_NS = 500_000_000
+
 
 def platform_folders(output: Output, built: Sequence[BuiltPlatform]) -> list[str]:
     """The folder of each platform's files: one for each of several, none for one, unless that is asked for."""
@@ -47,9 +49,14 @@ def _entries(folder: bytes, source_fd: int | None) -> Iterator[Entry]:
         yield Entry(folder, DIRECTORY, mode=0o755)
     if source_fd is None:
         return
-    for entry in diff_trees(None, source_fd):
+    for entry in map(_rounded, diff_trees(None, source_fd)):
         if not folder:
             yield entry
             continue
         link = folder + b"/" + entry.link if entry.kind == HARD_LINK else entry.link
         yield entry._replace(name=folder + b"/" + entry.name, link=link)
+
+
+def _rounded(entry: Entry) -> Entry:
+    """The entry with the second that its time is nearest to, as Go writes it here; in layers it is cut off."""
+    return entry._replace(mtime_ns=(entry.mtime_ns + _HALF_NS) // (2 * _HALF_NS) * (2 * _HALF_NS))
