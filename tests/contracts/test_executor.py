@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,6 @@ from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from inlay.executor.executor import Executor
 
@@ -163,6 +163,76 @@ def test_program_of_another_architecture_says_so(executor: Executor, rootfs: int
     with pytest.raises(ProcessFailed, match="another architecture") as error:
         run(executor, rootfs, "/foreign", mounts=(Bind("/foreign", str(program)),))
     assert error.value.exit_code == 126
+
+
+def foreign_program() -> bytes:
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xf3\x00" + bytes(100)
+
+
+def dynamic_program() -> bytes:
+    """A program of this machine whose loader no image has."""
+    with open(os.path.realpath("/bin/ls"), "rb") as file:
+        return file.read()
+
+
+UNUSABLE = {
+    "#!/no/such/sh": (b"#!/no/such/sh\n", 0o755, 127, "its interpreter or loader is not in the image"),
+    "#! of a missing loader": (b"#!/dynamic\n", 0o755, 127, "its interpreter or loader is not in the image"),
+    "missing loader": (dynamic_program(), 0o755, 127, "its interpreter or loader is not in the image"),
+    "not executable": (b"#!/bin/sh\n", 0o644, 126, "Permission denied"),
+    "#! not executable": (b"#!/etc/passwd\n", 0o755, 126, "Permission denied"),
+    "other architecture": (foreign_program(), 0o755, 126, "another architecture"),
+    "#! of another architecture": (b"#!/foreign -x\n", 0o755, 126, "another architecture"),
+    "text": (b"echo hello\n", 0o755, 126, "Exec format error"),
+    "empty": (b"", 0o755, 126, "Exec format error"),
+}
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["image", "mount"])
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_cannot_be_executed_says_why(
+    executor: Executor, folder: str, tmp_path: Path, case: str, *, mounted: bool
+) -> None:
+    content, mode, code, words = UNUSABLE[case]
+    root = Path(folder)
+    for name, data in (("dynamic", dynamic_program()), ("foreign", foreign_program())):
+        (root / name).write_bytes(data)
+        (root / name).chmod(0o755)
+    program = (tmp_path / "tools" if mounted else root) / "bin/program"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_bytes(content)
+    program.chmod(mode)
+    mounts = (Bind("/opt", str(tmp_path / "tools"), readonly=True),) if mounted else ()
+    path = "/opt/bin/program" if mounted else "/bin/program"
+    with pytest.raises(ProcessFailed, match=words) as error:
+        run(executor, folder, path, mounts=mounts)
+    assert error.value.exit_code == code
+    with pytest.raises(ProcessFailed, match=words) as error:
+        run(executor, folder, "./program", mounts=mounts, cwd=os.path.dirname(path))
+    assert error.value.exit_code == code
+
+
+@pytest.mark.parametrize("code", [1, 126, 127])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "start: exec /opt/app: not found",
+        'exec: "nosuch": executable file not found in $PATH',
+        "exec /bin/sh: no such file or directory",
+        "exec /bin/sh: exec format error",
+        "exec /bin/sh: permission denied",
+        "exec container process `/bin/sh`: Exec format error",
+        "exec container process (missing dynamic library?) `/bin/sh`: No such file or directory",
+        '{"msg":"exec container process `/bin/sh`: Permission denied","level":"error","time":"2026-01-01T00:00:00Z"}',
+        "executable file `/bin/sh` not found in $PATH: No such file or directory",
+        "open executable: Permission denied",
+    ],
+)
+def test_what_a_program_writes_is_not_taken_for_its_runtimes_words(
+    executor: Executor, rootfs: int, line: str, code: int
+) -> None:
+    result = run(executor, rootfs, "/bin/sh", "-c", f"echo '{line}' >&2; exit {code}")
+    assert (result.code, result.stdout, result.stderr) == (code, "", f"{line}\n")
 
 
 def test_output_comes_as_it_is_written(executor: Executor, rootfs: int) -> None:

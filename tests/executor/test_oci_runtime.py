@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import pytest
 
 from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed
+from inlay.executor.binfmt import program as elf_program
 from inlay.executor.executor import ProcessSpec
 from inlay.executor.oci_runtime import OCIRuntimeExecutor
+from inlay.platform import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,10 +24,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Runs a program by a runtime that prints `parts`, one after the other, and ends with `code`."""
+    """Runs a program by a runtime that prints `parts`, one after the other, and ends with `code`.
+
+    /bin/script and /x, what there is, cannot be executed for the reason `errno`.
+    """
     made: list[OCIRuntimeExecutor] = []
 
-    def run(name: str, program: str, code: int, *parts: str) -> int:
+    def run(name: str, program: str, code: int, *parts: str, reason: int = 0) -> int:
         for number, part in enumerate(parts):
             (tmp_path / f"part-{number}").write_text(part)
         cat = [f"cat {tmp_path}/part-{number} >&2; sleep 0.1" for number in range(len(parts))]
@@ -32,7 +38,10 @@ def run(tmp_path: Path) -> Iterator[Callable[..., int]]:
         runtime.write_text("\n".join(["#!/bin/sh", *cat, f"exit {code}\n"]))
         runtime.chmod(0o755)
         (tmp_path / "root/bin").mkdir(parents=True)
-        (tmp_path / "root/bin/script").touch()
+        content, mode = FILES[reason]
+        for path in (tmp_path / "root/bin/script", tmp_path / "root/x"):
+            path.write_bytes(content)
+            path.chmod(mode)
         executor = OCIRuntimeExecutor(str(runtime), str(tmp_path / "bundle"))
         made.append(executor)
         spec = ProcessSpec((program,), str(tmp_path / "root"), ("PATH=/bin",))
@@ -43,6 +52,12 @@ def run(tmp_path: Path) -> Iterator[Callable[..., int]]:
         executor.close()
 
 
+FILES = {
+    0: (elf_program(host().architecture), 0o755),
+    errno.ENOEXEC: (b"true\n", 0o755),
+    errno.ENOENT: (b"#!/no/such/shell\n", 0o755),
+    errno.EACCES: (b"#!/bin/script\n", 0o644),
+}
 JSON = '{\n  "msg": "exec container process `\\/bin\\/script`: Exec format error",\n  "level": "error"'
 MISSING = (
     '{"msg":"exec container process (missing dynamic library?) `/bin/script`: No such file or directory"}\n'
@@ -51,26 +66,38 @@ RUNC = "runc run failed: unable to start container process: error during contain
 
 
 @pytest.mark.parametrize(
-    ("name", "program", "code", "parts", "becomes"),
+    ("name", "program", "code", "parts", "reason"),
     [
-        ("crun", "/bin/script", 1, [JSON + "\n}\n"], 126),
-        ("crun", "/bin/script", 1, [JSON, "\n}\n"], 126),
-        ("crun", "script", 1, [MISSING[:110], MISSING[110:]], 127),
-        ("crun", "/x", 1, ["the path `/x` exists but it is not executable: Operation not permitted\n"], 126),
-        ("crun", "x", 1, ["executable file `x` not found in $PATH: No such file or directory\n"], 127),
-        ("runc", "/bin/script", 1, ["exec /bin/script: no such file or directory\n"], 127),
-        ("runc", "/bin/script", 255, ["exec /bin/script: no such file or directory\n"], 127),
-        ("runc", "script", 255, ["exec /bin/script: exec format error\n"], 126),
-        ("runc", "x", 1, [f'{RUNC}exec: "x": executable file not found in $PATH\n'], 127),
-        ("runc", "./x", 1, [f'{RUNC}exec: "./x": permission denied\n'], 126),
+        ("crun", "/bin/script", 1, [JSON + "\n}\n"], errno.ENOEXEC),
+        ("crun", "/bin/script", 1, [JSON, "\n}\n"], errno.ENOEXEC),
+        ("crun", "script", 1, [MISSING[:110], MISSING[110:]], errno.ENOENT),
+        (
+            "crun",
+            "/x",
+            1,
+            ["the path `/x` exists but it is not executable: Operation not permitted\n"],
+            errno.EACCES,
+        ),
+        (
+            "crun",
+            "x",
+            1,
+            ["executable file `x` not found in $PATH: No such file or directory\n"],
+            errno.ENOENT,
+        ),
+        ("runc", "/bin/script", 1, ["exec /bin/script: no such file or directory\n"], errno.ENOENT),
+        ("runc", "/bin/script", 255, ["exec /bin/script: no such file or directory\n"], errno.ENOENT),
+        ("runc", "script", 255, ["exec /bin/script: exec format error\n"], errno.ENOEXEC),
+        ("runc", "x", 1, [f'{RUNC}exec: "x": executable file not found in $PATH\n'], errno.ENOENT),
+        ("runc", "./x", 1, [f'{RUNC}exec: "./x": permission denied\n'], errno.EACCES),
     ],
 )
 def test_a_program_that_cannot_be_executed_is_told_in_one_way(
-    run: Callable[..., int], name: str, program: str, code: int, parts: list[str], becomes: int
+    run: Callable[..., int], name: str, program: str, code: int, parts: list[str], reason: int
 ) -> None:
     with pytest.raises(ProcessFailed, match=f'^"{program}"') as error:
-        run(name, program, code, *parts)
-    assert error.value.exit_code == becomes
+        run(name, program, code, *parts, reason=reason)
+    assert error.value.exit_code == (127 if reason == errno.ENOENT else 126)
 
 
 @pytest.mark.parametrize("name", ["crun", "runc"])
@@ -82,9 +109,11 @@ def test_a_program_that_cannot_be_executed_is_told_in_one_way(
         (1, ["." * 4100, 'exec: "script": executable file not found in $PATH\n']),
         (255, ["exec /bin/other: no such file or directory\n"]),
         (3, ["exec /bin/script: exec format error\n"]),
+        (1, ["exec /bin/script: exec format error\n"]),
+        (1, [MISSING]),
     ],
 )
-def test_what_a_step_says_of_other_programs_is_its_own(
+def test_what_a_step_says_of_programs_that_can_be_executed_is_its_own(
     run: Callable[..., int], name: str, code: int, parts: list[str]
 ) -> None:
     assert run(name, "/bin/script", code, *parts) == code

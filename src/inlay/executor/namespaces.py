@@ -6,7 +6,7 @@ import os
 
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, program_missing, with_step
+from inlay.executor.step import capabilities, with_step
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class NamespacesExecutor:
 
         outcome = with_step(spec, run)
         if outcome.exec_errno:
+            from inlay.executor.executable import program_missing
+
             raise program_missing(spec, outcome.exec_errno)
         return outcome.exit_code
 

@@ -10,7 +10,7 @@ from inlay import json, linux
 from inlay.errors import SolveError
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, program_missing, with_step
+from inlay.executor.step import capabilities, with_step
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -89,13 +89,16 @@ class OCIRuntimeExecutor:
         """Raise what the runtime failed of, if it did and not the program.
 
         Once the container runs, a runtime can only say on stderr that it cannot execute the program: then that is all
-        there is of `output`.
+        there is of `output`. A program may say the same, so the files have to show it too.
         """
         message = _logged_error(log)
         text = message or (_of_runtime(output, spec.args[0]) if exit_code in _RUNTIME_CODES else "")
-        number = _exec_failure(text)
+        number = _exec_failure(text, spec.args[0])
         if number:
-            raise program_missing(spec, number)
+            from inlay.executor.executable import exec_errno, program_missing
+
+            if message or exec_errno(spec) == number:
+                raise program_missing(spec, number)
         if message:
             raise SolveError(f"the step could not be set up: {self.name}: {message}")
 
@@ -259,9 +262,9 @@ def _of_runtime(output: bytes, program: str) -> str:
     return text if any(f"{before}{name}{after}" in text for before in '/"`' for after in '":`') else ""
 
 
-def _exec_failure(message: str) -> int:
-    """The errno with which executing the program failed, as crun or runc tell it; 0: it was not that."""
-    if not any(words in message for words in _EXEC_WORDS):
+def _exec_failure(message: str, program: str) -> int:
+    """The errno with which executing `program` failed, as crun or runc tell it; 0: it was not that."""
+    if not any(words in message for words in (*_EXEC_WORDS, f"exec {program}: ")):
         return 0
     return next((number for words, number in _REASONS.items() if words in message.lower()), 0)
 

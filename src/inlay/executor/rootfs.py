@@ -23,6 +23,26 @@ _MAX_SYMLINKS = 255
 _MAX_PASSWD_SIZE = 10 << 20
 
 
+class Opened:
+    """A descriptor for the body: `source` itself, or of the path that it is."""
+
+    __slots__ = ("_fd", "_source")
+
+    def __init__(self, source: int | str) -> None:
+        self._source = source
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        if isinstance(self._source, int):
+            return self._source
+        self._fd = os.open(self._source, os.O_PATH | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
 def resolve(root_fd: int, path: str) -> str:
     """`path` without symlinks and `..`, relative to the root; what does not exist is taken literally.
 

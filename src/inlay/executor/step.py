@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 from inlay import linux, privileges
-from inlay.errors import ProcessFailed, SolveError
+from inlay.errors import SolveError
 from inlay.executor import defaults, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
@@ -37,8 +36,7 @@ class Step(NamedTuple):
 
 def with_step(spec: ProcessSpec, run: Callable[[Step], T]) -> T:
     """Call `run` with `spec` and what the executor adds to it; then take the traces out of the root file system."""
-    root_fd = _open_root(spec.rootfs)
-    try:
+    with rootfs.Opened(spec.rootfs) as root_fd:
         etc = memory_files(_etc_files(spec))
         try:
             mounts = _all_mounts(spec, etc)
@@ -48,18 +46,6 @@ def with_step(spec: ProcessSpec, run: Callable[[Step], T]) -> T:
                 return run(_step(spec, mounts, root_fd))
         finally:
             os.close(etc)
-    finally:
-        _close_root(spec.rootfs, root_fd)
-
-
-def _open_root(root: int | str) -> int:
-    return os.open(root, os.O_PATH | os.O_CLOEXEC) if isinstance(root, str) else root
-
-
-def _close_root(root: int | str, root_fd: int) -> None:
-    """Close what `_open_root` has opened, if it has."""
-    if isinstance(root, str):
-        os.close(root_fd)
 
 
 def _step(spec: ProcessSpec, mounts: list[Mount], root_fd: int) -> Step:
@@ -122,11 +108,8 @@ def _is_folder(mount: Bind) -> bool:
     try:
         if isinstance(mount.source, str) and not mount.selector:
             return os.path.isdir(mount.source)
-        source = _open_root(mount.source)
-        try:
+        with rootfs.Opened(mount.source) as source:
             return rootfs.is_folder(source, mount.selector or "/", missing_ok=False) is True
-        finally:
-            _close_root(mount.source, source)
     except FileNotFoundError:
         raise SolveError(
             f"the source of the mount at {mount.target}, {mount.selector}, does not exist"
@@ -213,27 +196,3 @@ def capabilities(spec: ProcessSpec) -> list[str]:
         return list(defaults.DEFAULT_CAPABILITIES)
     bounding = _capabilities("CapBnd")
     return [name for name, number in defaults.CAPABILITY_NUMBERS.items() if bounding >> number & 1]
-
-
-def program_missing(spec: ProcessSpec, number: int) -> ProcessFailed:
-    """The error for a program that could not be executed, from errno `number`."""
-    program = spec.args[0]
-    if number == errno.ENOENT:
-        if "/" not in program:
-            return ProcessFailed(f'"{program}": executable file not found in $PATH', exit_code=127)
-        if _is_in(spec.rootfs, program):
-            return ProcessFailed(f'"{program}": its interpreter or loader is not in the image', exit_code=127)
-        return ProcessFailed(f'"{program}": executable file not found', exit_code=127)
-    hint = "; is it built for another architecture?" if number == errno.ENOEXEC else ""
-    return ProcessFailed(f'"{program}" cannot be executed: {os.strerror(number)}{hint}', exit_code=126)
-
-
-def _is_in(root: int | str, path: str) -> bool:
-    root_fd = _open_root(root)
-    try:
-        os.close(linux.open_in_root(root_fd, path, os.O_PATH))
-    except OSError:
-        return False
-    finally:
-        _close_root(root, root_fd)
-    return True
