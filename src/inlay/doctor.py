@@ -10,7 +10,7 @@ import errno
 import os
 import subprocess
 
-from inlay import privileges, rootless
+from inlay import linux, privileges, rootless
 from inlay.errors import InlayError
 from inlay.programs import find_program
 from inlay.typing import TYPE_CHECKING, NamedTuple
@@ -49,8 +49,7 @@ def examine(root: str = "") -> list[Finding]:
 
 def _kernel() -> Finding:
     kernel = os.uname()
-    version = tuple(int(part) for part in kernel.release.split("-")[0].split(".")[:2])
-    if version < _OLDEST_KERNEL:
+    if linux.kernel_version(kernel.release) < _OLDEST_KERNEL:
         return Finding("kernel", "failed", f"Linux {kernel.release} is too old: 5.12 or newer is needed")
     return Finding("kernel", "ok", f"Linux {kernel.release} {kernel.machine}")
 

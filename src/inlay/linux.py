@@ -93,6 +93,15 @@ def system_call(number: int, *arguments: int | bytes | None, path: Path | None =
     return _call(_syscall, ctypes.c_long(number), *passed, path=path)
 
 
+def kernel_version(release: str = "") -> tuple[int, int]:
+    """Major and minor version of the kernel that runs, or of its `release`, whatever follows them there (`6.1+`)."""
+    numbers = [0, 0]
+    for position, part in enumerate((release or os.uname().release).split(".")[:2]):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        numbers[position] = int(digits or "0")
+    return numbers[0], numbers[1]
+
+
 def mount(source: str, target: Path, fstype: str, flags: int = 0, options: bytes = b"") -> None:
     """mount(2)."""
     where = os.fsencode(target)

@@ -80,8 +80,7 @@ def limit_pids(limit: int) -> None:
 
     Since Linux 6.14 `pid_max` belongs to the pid namespace; before, it is the whole machine's.
     """
-    major, minor = os.uname().release.split(".")[:2]
-    if limit and (int(major), int(minor)) >= (6, 14):
+    if limit and linux.kernel_version() >= (6, 14):
         with open("/proc/sys/kernel/pid_max", "wb", buffering=0) as file:
             file.write(b"%d" % max(limit, 301))  # the kernel takes no less
 
