@@ -19,16 +19,19 @@ import pytest
 from inlay import linux
 from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
-from inlay.executor import cgroup, defaults
+from inlay.executor import cgroup, defaults, launcher, namespaces
 from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
+from inlay.executor.namespaces import NamespacesExecutor
+from inlay.executor.step import with_step
 from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inlay.executor.executor import Executor
+    from inlay.executor.step import Step
 
 pytestmark = [
     pytest.mark.root,
@@ -750,6 +753,57 @@ def test_steps_run_at_the_same_time(executor: Executor, folder: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(results) == [f"{number}\n" for number in range(8)]
+
+
+def test_a_step_whose_caller_fails_ends_alone(executor: Executor, folder: str) -> None:
+    for name in ("hosts", "resolv.conf"):
+        open(f"{folder}/etc/{name}", "w").close()
+    started = threading.Event()
+    results: list[Result] = []
+
+    def fail(_: int, data: bytes) -> None:
+        started.wait(10)
+        raise BrokenPipeError
+
+    def wait() -> None:
+        spec = ProcessSpec(("sh", "-c", "echo up; sleep 0.5; echo end"), folder, (PATH,))
+        output: list[tuple[int, bytes]] = []
+
+        def on_output(fd: int, data: bytes) -> None:
+            output.append((fd, data))
+            started.set()
+
+        results.append(Result(executor.run(spec, on_output, Cancellation()), output))
+
+    other = threading.Thread(target=wait)
+    other.start()
+    with pytest.raises(BrokenPipeError):
+        executor.run(
+            ProcessSpec(("sh", "-c", f"echo up; sleep {NAP}"), folder, (PATH,)), fail, Cancellation()
+        )
+    other.join()
+    assert [(result.code, result.stdout) for result in results] == [(0, "up\nend\n")]
+    wait_until(lambda: processes_with(f"\0{NAP}\0") == [])
+
+
+def test_a_step_given_up_with_a_report_unread_ends_alone(folder: str) -> None:
+    executor = NamespacesExecutor()
+    spec = ProcessSpec(("sleep", NAP), folder, (PATH,))
+
+    def give_up(step: Step) -> None:
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        payload = launcher._payload("sandbox", namespaces._arguments(spec, step))
+        with channel, theirs, open(os.devnull, "w") as null:
+            fds = [payload, theirs.fileno(), null.fileno(), null.fileno(), *step.fds]
+            socket.send_fds(executor._launcher.start(), [b"step"], fds)  # type: ignore[arg-type]
+            wait_until(lambda: processes_with(f"\0{NAP}\0") != [])
+            theirs.send(b"what the step's side says")
+        os.close(payload)
+
+    with_step(spec, give_up)
+    wait_until(lambda: processes_with(f"\0{NAP}\0") == [])
+    assert run(executor, folder, "true").code == 0
+    executor.close()
 
 
 def test_descriptors_are_given_back(executor: Executor, folder: str) -> None:

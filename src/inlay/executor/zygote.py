@@ -73,7 +73,7 @@ class _Steps:
         pid, pidfd, channel = self.by_fd[fd]
         if fd == channel:
             self._forget(channel)
-            os.read(channel, 16)  # closing it with something unread would be an error at the other end
+            _discard(channel)
             _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
             return
         _, status = os.waitpid(pid, 0)
@@ -144,6 +144,14 @@ def _report(channel: int, message: tuple[object, ...]) -> None:
         os.write(channel, marshal.dumps(message))  # type: ignore[arg-type]
     except OSError:
         return  # nobody is interested any more
+
+
+def _discard(channel: int) -> None:
+    """Read what was sent: closing the channel with something unread would be an error at the other end."""
+    try:
+        os.read(channel, 16)
+    except OSError:
+        return  # whoever closed it has left a report unread
 
 
 def _become_step(payload: int, channel: int, fds: list[int], guard: staging.Guard) -> None:
