@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from inlay.actions.entitlements import check_entitlements
 from inlay.actions.secrets import Secrets
@@ -29,8 +28,9 @@ from inlay.export.results import BuiltPlatform
 from inlay.frontend import Frontend
 from inlay.llb.ops import ExecOp, FileOp
 from inlay.notation import unknown_fields
+from inlay.outcomes import Outcomes
 from inlay.outset import Outset
-from inlay.progress.events import Completed, Started, Warned
+from inlay.progress.events import Warned
 from inlay.refs.ref import SCRATCH
 from inlay.refs.store import RefStore
 from inlay.request import BuildResult, StepOutcome
@@ -40,7 +40,7 @@ from inlay.solver.solver import NotCached, Solver
 from inlay.solver.vertex import Edge
 from inlay.sources.remote import RemoteSources
 from inlay.store import Store
-from inlay.tasks import Cancelled, all_done, gather, in_thread, run, spawn
+from inlay.tasks import all_done, gather, in_thread, run, spawn
 from inlay.timestamp import now_ns
 from inlay.typing import TYPE_CHECKING
 
@@ -87,27 +87,6 @@ def build(
         warn(f"--{flag} {option}: {_without_effect(name, known)}")
     store = Store(request.root, warn=warn)
     try:
-        return _build_in(store, request, outputs, sink, outset, cancellation)
-    finally:
-        if is_last:
-            _left_open.append(store)
-        else:
-            store.close()
-
-
-_left_open: list[Store] = []
-"""Keeps stores from being closed when nothing else refers to them."""
-
-
-def _build_in(
-    store: Store,
-    request: BuildRequest,
-    outputs: Sequence[Output],
-    sink: Callable[[Event], None],
-    outset: Outset | None,
-    cancellation: Cancellation | None,
-) -> BuildResult:
-    try:
         work = _Build(request, outputs, store, sink, outset)
         try:
             result = run(work.run(), abort=work.cancel, cancellation=cancellation)
@@ -117,11 +96,21 @@ def _build_in(
         raise  # nobody listens to `sink` any more
     except OSError as error:
         raise SolveError(f"{store.root}: {system_error(error)}") from error
-    if result.steps_run and store.is_prune_due():
-        from inlay.store.pruning import prune_to_policy
+    else:
+        if result.steps_run and store.is_prune_due():
+            from inlay.store.pruning import prune_to_policy
 
-        prune_to_policy(store, warn=lambda message: work.emit(Warned("", message)))
-    return result
+            prune_to_policy(store, warn=warn)
+        return result
+    finally:
+        if is_last:
+            _left_open.append(store)
+        else:
+            store.close()
+
+
+_left_open: list[Store] = []
+"""Keeps stores from being closed when nothing else refers to them."""
 
 
 class _Build:
@@ -180,7 +169,7 @@ class _Build:
         self.wanted: dict[str, Forms] = {}
         self.index = CacheIndex(store.cache if request.local_cache else None)
         self.deferred = DeferredCaches(self.index)
-        self.observer = _Observer(sink)
+        self.observer = Outcomes(sink)
         self.records: Export | None = None
         self.imported: list[tuple[str, list[RecordGraph]]] = []
         self.solver: Solver[Result] | None = None
@@ -323,7 +312,7 @@ class _Build:
             for vertex in definition.vertices
             if isinstance(vertex.op, ExecOp | FileOp) and self._forms(vertex).codec is not None
         ]
-        known = self.observer.outcomes
+        known = self.observer.of_steps
         count = sum(str(vertex.digest) not in known for vertex in layers)
         self.exporter.open_uploads(count + len(self.definitions))
 
@@ -337,7 +326,7 @@ class _Build:
         """What became of the steps; with the reasons of those that were not cached, where they are wanted."""
         solver = self.solver
         if solver is None or not (self.request.explain or solver.missing):
-            return tuple(self.observer.outcomes.values())
+            return tuple(self.observer.of_steps.values())
         for vertex in solver.missing:
             self.observer.missing(vertex)
         from inlay.explanation import Explainer
@@ -352,14 +341,14 @@ class _Build:
             blank=not any(graphs for _, graphs in self.imported)
             and (self.store.cache.was_empty or not self.request.local_cache),
         )
-        return explainer.explained(self.observer.outcomes)
+        return explainer.explained(self.observer.of_steps)
 
     async def _remember(self) -> None:
         """Note for later builds what the steps were, if this one may have learned anything.
 
         Not where all came out of an import into a new store: that may never be used again.
         """
-        ran = any(outcome.outcome != "cached" for outcome in self.observer.outcomes.values())
+        ran = any(outcome.outcome != "cached" for outcome in self.observer.of_steps.values())
         imported = self.request.cache_from and not self.store.cache.was_empty
         if self.solver is None or not (ran or imported or self.request.explain):
             return
@@ -396,47 +385,6 @@ class _Build:
         )
 
 
-class _Observer:
-    """Turns what the solver tells into events and outcomes."""
-
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit = emit
-        self.outcomes: dict[str, StepOutcome] = {}
-
-    def started(self, vertex: object) -> None:
-        step = _step(vertex)
-        self._emit(Started(step.digest, step.name, time.time()))
-
-    def completed(self, vertex: object) -> None:
-        self._finish(vertex, "ran", Completed(_step(vertex).digest, time.time()))
-
-    def cached(self, vertex: object) -> None:
-        step = _step(vertex)
-        self._emit(Started(step.digest, step.name, time.time()))
-        self._finish(vertex, "cached", Completed(step.digest, time.time(), cached=True))
-
-    def failed(self, vertex: object, error: BaseException) -> None:
-        cancelled = isinstance(error, Cancelled | KeyboardInterrupt)
-        text = error.message if isinstance(error, SolveError) else str(error)
-        event = Completed(
-            _step(vertex).digest, time.time(), error="" if cancelled else text, cancelled=cancelled
-        )
-        self._finish(vertex, "failed", event)
-
-    def missing(self, vertex: object) -> None:
-        """A step would have to run, but is not to."""
-        self._note(_step(vertex), "missing")
-
-    def _finish(self, vertex: object, outcome: str, event: Completed) -> None:
-        self._emit(event)
-        self._note(_step(vertex), outcome)
-
-    def _note(self, step: Step, outcome: str) -> None:
-        if step.is_instruction:
-            location = str(step.vertex.location or "")
-            self.outcomes[step.digest] = StepOutcome(step.name, outcome, step.digest, location)
-
-
 def _without_effect(name: str, known: Sequence[str]) -> str:
     from inlay.dockerfile.suggest import suggest
 
@@ -444,8 +392,3 @@ def _without_effect(name: str, known: Sequence[str]) -> str:
     return f"{name} has no effect; " + (
         f"did you mean {nearest}?" if nearest else f"what has is {', '.join(known)}"
     )
-
-
-def _step(vertex: object) -> Step:
-    assert isinstance(vertex, Step)
-    return vertex
