@@ -24,14 +24,14 @@ from inlay.executor.choose import make_executor as executor_named
 from inlay.executor.executor import Bind, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
 from inlay.executor.namespaces import NamespacesExecutor
-from inlay.executor.step import with_step
+from inlay.executor.prepared import with_prepared
 from processes import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inlay.executor.executor import Executor
-    from inlay.executor.step import Step
+    from inlay.executor.prepared import PreparedSpec
 
 pytestmark = [
     pytest.mark.root,
@@ -790,17 +790,17 @@ def test_a_step_given_up_with_a_report_unread_ends_alone(folder: str) -> None:
     executor = NamespacesExecutor()
     spec = ProcessSpec(("sleep", NAP), folder, (PATH,))
 
-    def give_up(step: Step) -> None:
+    def give_up(prepared: PreparedSpec) -> None:
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        payload = launcher._payload("sandbox", namespaces._arguments(spec, step))
+        payload = launcher._payload("sandbox", namespaces._arguments(spec, prepared))
         with channel, theirs, open(os.devnull, "w") as null:
-            fds = [payload, theirs.fileno(), null.fileno(), null.fileno(), *step.fds]
+            fds = [payload, theirs.fileno(), null.fileno(), null.fileno(), *prepared.fds]
             socket.send_fds(executor._launcher.start(), [b"step"], fds)  # type: ignore[arg-type]
             wait_until(lambda: processes_with(f"\0{NAP}\0") != [])
             theirs.send(b"what the step's side says")
         os.close(payload)
 
-    with_step(spec, give_up)
+    with_prepared(spec, give_up)
     wait_until(lambda: processes_with(f"\0{NAP}\0") == [])
     assert run(executor, folder, "true").code == 0
     executor.close()

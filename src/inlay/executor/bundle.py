@@ -26,6 +26,8 @@ def run(
     report: Report,
     guard: Guard,
     *,
+    stdout: int,
+    stderr: int,
     folder: str,
     rootfs: int | str,
     mounts: list[StagedMount],
@@ -41,8 +43,8 @@ def run(
     """Make the bundle over `folder`, an empty folder, and become the runtime; returns only by raising.
 
     The bundle holds `config.json`, `rootfs`, `dev`, `sys`, and `m0`, `m1`, … for `mounts`, whose targets are
-    in `config`; `config_without_proc` is used where no new `/proc` can be mounted. The runtime's log goes to
-    descriptor `log` of `fds`.
+    in `config`; `config_without_proc` is used where no new `/proc` can be mounted. `rootfs`, `mounts` and `log`, what
+    the runtime's log goes to, refer to `fds` by position.
     """
     sandbox.be_first_process()
     if guard.attributes and not keeps_nodev and not insecure:
@@ -68,7 +70,8 @@ def run(
     _show_own_cgroups()
     with open(f"{folder}/config.json", "wb") as file:
         file.write(config if has_proc else config_without_proc)
-    _become_runtime(folder, command, fds, log)
+    os.chdir(folder)
+    _become_runtime(command, stdout, stderr, log=fds[log])
 
 
 def _fill(folder: str, root: int, trees: list[int], attributes: int) -> None:
@@ -106,12 +109,11 @@ def _show_own_cgroups() -> None:
         return  # there may be none
 
 
-def _become_runtime(folder: str, command: list[str], fds: list[int], log: int) -> NoReturn:
-    os.chdir(folder)
+def _become_runtime(command: list[str], stdout: int, stderr: int, *, log: int) -> NoReturn:
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    os.dup2(fds[0], 1)
-    os.dup2(fds[1], 2)
-    os.dup2(fds[log], 3)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.dup2(log, 3)
     for number in sandbox.CATCHABLE:
         _signal.signal(number, _signal.SIG_DFL)
     os.execv(command[0], command)

@@ -73,7 +73,7 @@ class Launcher:
     ) -> Outcome:
         """Run one step and follow it to its end; a `trusted` one may open any device.
 
-        `fds` come after stdout and stderr in what the step gets, so `fds[0]` is at position 2 there.
+        `arguments` refer to `fds` by position.
         Raises `SolveError` when the step could not be set up.
         """
         channel, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

@@ -6,7 +6,7 @@ import os
 
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, with_step
+from inlay.executor.prepared import capabilities, with_prepared
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inlay.cancellation import Cancellation
     from inlay.executor.executor import ProcessSpec
     from inlay.executor.launcher import Outcome
-    from inlay.executor.step import Step
+    from inlay.executor.prepared import PreparedSpec
 
 
 class NamespacesExecutor:
@@ -35,17 +35,17 @@ class NamespacesExecutor:
     def run(self, spec: ProcessSpec, on_output: Callable[[int, bytes], None], cancel: Cancellation) -> int:
         self.prepare()
 
-        def run(step: Step) -> Outcome:
+        def run(prepared: PreparedSpec) -> Outcome:
             return self._launcher.run(
                 "sandbox",
-                _arguments(spec, step),
-                step.fds,
+                _arguments(spec, prepared),
+                prepared.fds,
                 on_output,
                 cancel,
                 trusted=spec.security == "insecure",
             )
 
-        outcome = with_step(spec, run)
+        outcome = with_prepared(spec, run)
         if outcome.exec_errno:
             from inlay.executor.executable import program_missing
 
@@ -56,27 +56,27 @@ class NamespacesExecutor:
         self._launcher.close()
 
 
-def _arguments(spec: ProcessSpec, step: Step) -> dict[str, object]:
+def _arguments(spec: ProcessSpec, prepared: PreparedSpec) -> dict[str, object]:
     """The keyword arguments of `inlay.executor.sandbox.run`."""
     insecure = spec.security == "insecure"
     return {
-        "hostname": step.hostname,
+        "hostname": prepared.hostname,
         "own_network": spec.network == "none",
         "pids_limit": spec.pids_limit,
         "view": {
-            "rootfs": step.rootfs,
-            "mounts": step.mounts,
+            "rootfs": prepared.rootfs,
+            "mounts": prepared.mounts,
             "insecure": insecure,
             "readonly_rootfs": spec.readonly_rootfs,
             "shm_size": spec.shm_size,
         },
         "program": {
             "args": [os.fsencode(argument) for argument in spec.args],
-            "env": dict(os.fsencode(entry).split(b"=", 1) for entry in step.env),
+            "env": dict(os.fsencode(entry).split(b"=", 1) for entry in prepared.env),
             "cwd": os.fsencode("/" + spec.cwd.lstrip("/")),
             "uid": spec.uid,
             "gid": spec.gid,
-            "groups": step.groups,
+            "groups": prepared.groups,
             "capabilities": defaults.capability_mask(capabilities(spec)),
             "ambient": insecure,
             "seccomp_filter": b"" if insecure else seccomp.filter_program(os.uname().machine),

@@ -10,7 +10,7 @@ from inlay import json, linux
 from inlay.errors import SolveError
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
-from inlay.executor.step import capabilities, with_step
+from inlay.executor.prepared import capabilities, with_prepared
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inlay.cancellation import Cancellation
     from inlay.executor.executor import ProcessSpec
     from inlay.executor.launcher import Outcome
-    from inlay.executor.step import Step
+    from inlay.executor.prepared import PreparedSpec
 
 _NOTHING_BUT_DATA = ["nosuid", "noexec", "nodev"]
 _ATTRIBUTES = {
@@ -67,18 +67,18 @@ class OCIRuntimeExecutor:
                 output.extend(data)
             on_output(fd, data)
 
-        def run(step: Step) -> Outcome:
+        def run(prepared: PreparedSpec) -> Outcome:
             return self._launcher.run(
                 "bundle",
-                self._arguments(spec, step, log_position=2 + len(step.fds)),
-                [*step.fds, log],
+                self._arguments(spec, prepared, log_position=len(prepared.fds)),
+                [*prepared.fds, log],
                 watch_output,
                 cancel,
                 trusted=spec.security == "insecure",
             )
 
         try:
-            outcome = with_step(spec, run)
+            outcome = with_prepared(spec, run)
             if outcome.exit_code and not cancel.cancelled:
                 self._raise_own_failure(spec, outcome.exit_code, os.pread(log, 1 << 20, 0), bytes(output))
         finally:
@@ -105,7 +105,7 @@ class OCIRuntimeExecutor:
     def close(self) -> None:
         self._launcher.close()
 
-    def _arguments(self, spec: ProcessSpec, step: Step, log_position: int) -> dict[str, object]:
+    def _arguments(self, spec: ProcessSpec, prepared: PreparedSpec, log_position: int) -> dict[str, object]:
         """The keyword arguments of `inlay.executor.bundle.run`."""
         command = [
             self._program,
@@ -113,11 +113,11 @@ class OCIRuntimeExecutor:
             "--log=/proc/self/fd/3",
             "--log-format=json",
         ]
-        config = runtime_spec(spec, step, self._folder, takes_filter=self._takes_filter)
+        config = runtime_spec(spec, prepared, self._folder, takes_filter=self._takes_filter)
         return {
             "folder": self._folder,
-            "rootfs": step.rootfs,
-            "mounts": step.mounts,
+            "rootfs": prepared.rootfs,
+            "mounts": prepared.mounts,
             "insecure": spec.security == "insecure",
             "config": json.dumps(config).encode(errors="surrogateescape"),
             "config_without_proc": json.dumps(_showing_outer_proc(config)).encode(errors="surrogateescape"),
@@ -135,7 +135,9 @@ class OCIRuntimeExecutor:
         }
 
 
-def runtime_spec(spec: ProcessSpec, step: Step, folder: str, *, takes_filter: bool) -> dict[str, object]:
+def runtime_spec(
+    spec: ProcessSpec, prepared: PreparedSpec, folder: str, *, takes_filter: bool
+) -> dict[str, object]:
     """The OCI runtime spec (config.json) of a step whose bundle is at `folder`.
 
     `takes_filter` says that the runtime takes the seccomp filter ready made, as crun does.
@@ -148,10 +150,10 @@ def runtime_spec(spec: ProcessSpec, step: Step, folder: str, *, takes_filter: bo
     own_filter = _ready_filter(machine) if takes_filter and not insecure else ""
     return {
         "ociVersion": "1.0.2",
-        "process": _process(spec, step, insecure=insecure),
+        "process": _process(spec, prepared, insecure=insecure),
         "root": {"path": f"{folder}/rootfs", "readonly": spec.readonly_rootfs},
-        "hostname": step.hostname,
-        "mounts": _mounts(spec, step, folder, insecure=insecure),
+        "hostname": prepared.hostname,
+        "mounts": _mounts(spec, prepared, folder, insecure=insecure),
         "linux": {
             "namespaces": [{"type": kind} for kind in _namespaces(spec)],
             "maskedPaths": [] if insecure else defaults.MASKED_PATHS,
@@ -178,14 +180,14 @@ def _namespaces(spec: ProcessSpec) -> list[str]:
     return [*kinds, "network"] if spec.network == "none" else kinds
 
 
-def _process(spec: ProcessSpec, step: Step, *, insecure: bool) -> dict[str, object]:
+def _process(spec: ProcessSpec, prepared: PreparedSpec, *, insecure: bool) -> dict[str, object]:
     granted = [f"CAP_{name}" for name in capabilities(spec)]
     kinds = ["bounding", "permitted", "effective", *(["inheritable", "ambient"] if insecure else [])]
     return {
         "args": spec.args,
-        "env": step.env,
+        "env": prepared.env,
         "cwd": "/" + spec.cwd.lstrip("/"),
-        "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": step.groups, "umask": 0o022},
+        "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": prepared.groups, "umask": 0o022},
         "capabilities": dict.fromkeys(kinds, granted),
         "noNewPrivileges": False,
         "rlimits": [
@@ -195,7 +197,9 @@ def _process(spec: ProcessSpec, step: Step, *, insecure: bool) -> dict[str, obje
     }
 
 
-def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> list[dict[str, object]]:
+def _mounts(
+    spec: ProcessSpec, prepared: PreparedSpec, folder: str, *, insecure: bool
+) -> list[dict[str, object]]:
     def mount(target: str, kind: str, options: list[str], source: str = "") -> dict[str, object]:
         return {"destination": target, "type": kind, "source": source or kind, "options": options}
 
@@ -214,7 +218,7 @@ def _mounts(spec: ProcessSpec, step: Step, folder: str, *, insecure: bool) -> li
         mount("/sys/fs/cgroup", "cgroup", [*_NOTHING_BUT_DATA, access]),
         *(
             mount(target, "bind", ["rbind", *_flags(attributes), *devices], f"{folder}/m{position}")
-            for position, (target, _, _, attributes) in enumerate(step.mounts)
+            for position, (target, _, _, attributes) in enumerate(prepared.mounts)
         ),
     ]
 

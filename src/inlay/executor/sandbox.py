@@ -46,13 +46,18 @@ def run(
     report: Report,
     guard: Guard,
     *,
+    stdout: int,
+    stderr: int,
     hostname: str,
     own_network: bool,
     pids_limit: int,
     view: dict[str, object],
     program: dict[str, object],
 ) -> int:
-    """Set the step up, run its program to the end and return its exit code."""
+    """Set the step up, run its program to the end and return its exit code.
+
+    `view`, the arguments of `View`, refers to `fds` by position; `program` is those of `run_program`.
+    """
     be_first_process()
     files = View(fds, guard, **view)  # type: ignore[arg-type]
     linux.unshare(_NAMESPACES | (linux.CLONE_NEWNET if own_network else 0))
@@ -63,7 +68,7 @@ def run(
     if limits_pids:
         limit_pids(pids_limit)
     files.protect()
-    return run_program(fds[0], fds[1], report, **program)  # type: ignore[arg-type]
+    return run_program(report, stdout=stdout, stderr=stderr, **program)  # type: ignore[arg-type]
 
 
 def be_first_process() -> None:
@@ -231,10 +236,10 @@ def _change_root(root: int) -> None:
 
 
 def run_program(
-    stdout: int,
-    stderr: int,
     report: Report,
     *,
+    stdout: int,
+    stderr: int,
     args: list[bytes],
     env: dict[bytes, bytes],
     cwd: bytes,

@@ -47,7 +47,7 @@ class _Steps:
         self.guard = staging.Guard(filtered=self.groups.filtered)
 
     def start(self, fds: list[int], *, filtered: bool) -> None:
-        payload, channel, *rest = fds
+        channel = fds[1]
         try:
             pid, pidfd = linux.fork(
                 linux.CLONE_NEWPID, self.groups.guarded if filtered else self.groups.trusted
@@ -57,9 +57,10 @@ class _Steps:
             _report(channel, ("exit", 70))
             pid, pidfd = -1, channel
         if pid == 0:
-            _become_step(payload, channel, rest, self.guard)
-        for fd in (payload, *rest):
-            os.close(fd)
+            _become_step(fds, self.guard)
+        for fd in fds:
+            if fd != channel:
+                os.close(fd)
         if pid == -1:
             os.close(channel)
             return
@@ -154,18 +155,19 @@ def _discard(channel: int) -> None:
         return  # whoever closed it has left a report unread
 
 
-def _become_step(payload: int, channel: int, fds: list[int], guard: staging.Guard) -> None:
-    """In the child: be the step's first process; never returns."""
+def _become_step(descriptors: list[int], guard: staging.Guard) -> None:
+    """In the child: be the first process of the step that came with `descriptors`; never returns."""
+    payload, channel, stdout, stderr, *fds = descriptors
 
     def report(message: tuple[object, ...]) -> None:
         _report(channel, message)
 
     try:
-        _close_all_but({payload, channel, *fds})
+        _close_all_but(set(descriptors))
         with open(payload, "rb") as file:
             file.seek(0)
             kind, arguments = marshal.load(file)
-        os._exit(KINDS[kind](fds, report, guard, **arguments))
+        os._exit(KINDS[kind](fds, report, guard, stdout=stdout, stderr=stderr, **arguments))
     except OSError as error:
         report(("failed", error.errno, os.fsdecode(error.filename or "")))
     except RuntimeError as error:

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FIRST_FD = 2  # after stdout and stderr
 _FALLBACK_NAMESERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
-class Step(NamedTuple):
-    """A spec made ready: `mounts` and `rootfs` refer to `fds` by position, counted from 2."""
+class PreparedSpec(NamedTuple):
+    """A spec made ready: `mounts` and `rootfs` refer to `fds` by position."""
 
     rootfs: int | str
     mounts: list[StagedMount]
@@ -34,7 +33,7 @@ class Step(NamedTuple):
     hostname: str
 
 
-def with_step(spec: ProcessSpec, run: Callable[[Step], T]) -> T:
+def with_prepared(spec: ProcessSpec, run: Callable[[PreparedSpec], T]) -> T:
     """Call `run` with `spec` and what the executor adds to it; then take the traces out of the root file system."""
     with rootfs.Opened(spec.rootfs) as root_fd:
         etc = memory_files(_etc_files(spec))
@@ -43,17 +42,17 @@ def with_step(spec: ProcessSpec, run: Callable[[Step], T]) -> T:
             _check_kinds(mounts, root_fd)
             _check_limits(spec)
             with rootfs.MountPoints(root_fd, [mount.target for mount in mounts]):
-                return run(_step(spec, mounts, root_fd))
+                return run(_prepared(spec, mounts, root_fd))
         finally:
             os.close(etc)
 
 
-def _step(spec: ProcessSpec, mounts: list[Mount], root_fd: int) -> Step:
+def _prepared(spec: ProcessSpec, mounts: list[Mount], root_fd: int) -> PreparedSpec:
     groups = _groups(spec)
     rootfs.make_mount_folders(root_fd)
     rootfs.make_folder(root_fd, spec.cwd, spec.uid, spec.gid)
     fds: list[int] = []
-    return Step(
+    return PreparedSpec(
         rootfs=_position(spec.rootfs, fds),
         mounts=[_staged(mount, fds) for mount in mounts],
         fds=fds,
@@ -134,7 +133,7 @@ def _position(source: int | str, fds: list[int]) -> int | str:
         return source
     if source not in fds:
         fds.append(source)
-    return _FIRST_FD + fds.index(source)
+    return fds.index(source)
 
 
 def _staged(mount: Mount, fds: list[int]) -> StagedMount:
