@@ -7,16 +7,16 @@ import gc
 import os
 import sys
 
-from inlay import bundle
+from inlay import bytecode
 
 
 def main() -> int:
     """Run the command line, and end the process."""
     # A build makes many objects and little rubbish: looking for that takes a twentieth of a cached one.
     gc.set_threshold(100_000)
-    modules = bundle.use()
+    modules = bytecode.use()
     code = run()
-    bundle.renew(modules)
+    bytecode.renew(modules)
     # What a process has open, the kernel closes; taking the interpreter apart first takes 10 ms.
     os._exit(code)
 

@@ -1,9 +1,9 @@
-"""All compiled modules of this package in one file: `__pycache__/inlay.<python>.bundle`.
+"""All compiled modules of this package in one file: `__pycache__/inlay.<python>.bytecode`.
 
 To find a module, compare times, open its file and read it takes Python 60 µs, a third of what importing it takes, and
-a build in which all is cached imports 130. The bundle holds what the files of `__pycache__` hold, and is believed as
-far as they are: a module is taken from it while its source has the time and size that it was compiled from. Without a
-bundle, or with one that is of no use, modules are found as always.
+a build in which all is cached imports 130. That file holds what those of `__pycache__` hold, and is believed as
+far as they are: a module is taken from it while its source has the time and size that it was compiled from. Without
+it, or with one that is of no use, modules are found as always.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     Entry = tuple[str, int, int, int, int]
-    """Of a module: its source, from the package's folder on; time and size of that; place and length in the bundle."""
+    """Of a module: its source, from the package's folder on; time and size of that; place and length in the file."""
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _COUNT = 8
 """Bytes of the number at the start, which is the length of what comes next: the index. Then come the modules."""
 
 
-class Bundle:
+class Bytecode:
     """Finds and loads modules; for `sys.meta_path`."""
 
     def __init__(self, path: str, fd: int, index: dict[str, Entry], package: str) -> None:
@@ -65,8 +65,8 @@ class Bundle:
         exec(marshal.loads(os.pread(self._fd, length, place)), module.__dict__)
 
 
-def use(package: str = _PACKAGE) -> Bundle | None:
-    """Take modules from the bundle from now on; None where there is none, or none for this Python and place."""
+def use(package: str = _PACKAGE) -> Bytecode | None:
+    """Take modules from the file from now on; None where there is none, or none for this Python and place."""
     path = _path(package)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -79,17 +79,17 @@ def use(package: str = _PACKAGE) -> Bundle | None:
             start += os.pread(fd, length, len(start))
         kind, size, index = marshal.loads(memoryview(start)[_COUNT:])
         if kind == _kind(package) and size == os.fstat(fd).st_size - length:
-            bundle = Bundle(path, fd, index, package)
-            sys.meta_path.insert(0, bundle)
-            return bundle
+            bytecode = Bytecode(path, fd, index, package)
+            sys.meta_path.insert(0, bytecode)
+            return bytecode
     except (EOFError, ValueError, TypeError):
         pass  # half of one
     os.close(fd)
     return None
 
 
-def renew(used: Bundle | None) -> None:
-    """Make a bundle if none was used, or an old one, as Python makes `__pycache__`: where it may, and never failing."""
+def renew(used: Bytecode | None) -> None:
+    """Make the file if none was used, or an old one, as Python makes `__pycache__`: where it may, and never failing."""
     if sys.dont_write_bytecode or (used is not None and not used.is_old):
         return
     if not os.access(f"{_PACKAGE}/__pycache__", os.W_OK):
@@ -101,7 +101,7 @@ def renew(used: Bundle | None) -> None:
 
 
 def write(package: str = _PACKAGE) -> None:
-    """Make the bundle, of all modules as they are now. Raises `OSError`."""
+    """Make the file, of all modules as they are now. Raises `OSError`."""
     from importlib.machinery import SourceFileLoader
 
     modules: dict[str, Entry] = {}
@@ -133,11 +133,11 @@ def _write(package: str, modules: dict[str, Entry], codes: bytes) -> None:
 
 
 def _path(package: str) -> str:
-    return f"{package}/__pycache__/inlay.{sys.implementation.cache_tag}.bundle"
+    return f"{package}/__pycache__/inlay.{sys.implementation.cache_tag}.bytecode"
 
 
 def _kind(package: str) -> tuple[str, int, str]:
-    """What a bundle must have been made by, and where."""
+    """What a file must have been made by, and where."""
     return sys.version, sys.flags.optimize, package
 
 
