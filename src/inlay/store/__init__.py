@@ -64,8 +64,12 @@ class Store:
             raise UsageError(
                 f"cannot keep state in {self.root}: {reason}; choose another folder with --root"
             ) from error
-        self.share_lease()
-        self._check_version()
+        try:
+            self.share_lease()
+            self._check_version()
+        except BaseException:
+            os.close(self._lease)
+            raise
         self.content = ContentStore(self.root)
         mapping = mapping_name()
         self.trees = f"{self.root}/ids-{mapping}" if mapping else self.root
