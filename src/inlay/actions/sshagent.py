@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import threading
 
 from inlay.actions.secrets import agent_paths
@@ -31,6 +32,8 @@ _MESSAGE_LIMIT = 256 << 10
 _LIST_KEYS, _SIGN = 11, 13
 _FAILURE = b"\0\0\0\1\5"
 _START_TIMEOUT_S = 5.0
+_SEND_TIMEOUT = struct.pack("@ll", 2, 0)
+"""Seconds and microseconds, after which a side that takes nothing is given up; `close` waits no longer."""
 
 
 class AgentSocket:
@@ -120,46 +123,50 @@ class AgentSocket:
 
     def _serve(self) -> None:
         """Pass bytes between the step's connections and the agent's until told to stop."""
-        peers: dict[socket.socket, _End] = {}
-        while True:
-            watched: list[int | socket.socket] = [self._wake_read, self._listener, *peers]
-            ready, _, _ = select.select(watched, [], [])
-            if self._wake_read in ready:
-                break
-            if self._listener in ready:
-                self._accept(peers)
-            for end in ready:
-                if isinstance(end, socket.socket) and end in peers and not peers[end].pass_on():
-                    for each in (end, peers[end].other):
-                        del peers[each]
-                        each.close()
-        for sock in [*peers, self._listener]:
+        peers: dict[int, _End] = {}
+        poll = select.poll()  # select takes no descriptors from 1024 on
+        poll.register(self._wake_read, select.POLLIN)
+        poll.register(self._listener, select.POLLIN)
+        while self._wake_read not in (ready := [fd for fd, _ in poll.poll()]):
+            for fd in ready:
+                if fd in peers and not peers[fd].pass_on():
+                    for sock in (peers[fd].sock, peers[fd].other):
+                        poll.unregister(sock)
+                        del peers[sock.fileno()]
+                        sock.close()
+            # Last, as a new connection may get the number of one that was closed.
+            for end in self._accept() if self._listener.fileno() in ready else ():
+                peers[end.sock.fileno()] = end
+                poll.register(end.sock, select.POLLIN)
+        for sock in [*(end.sock for end in peers.values()), self._listener]:
             sock.close()
 
-    def _accept(self, peers: dict[socket.socket, _End]) -> None:
+    def _accept(self) -> tuple[_End, ...]:
+        """The two ends of a new connection; nothing where the agent takes none."""
         near, _ = self._listener.accept()
         far = socket.socket(socket.AF_UNIX)
+        for sock in (near, far):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
         try:
             far.connect(self._target)
         except OSError:
             near.close()
             far.close()
-            return
-        peers[near] = _End(near, far) if self._raw else _StepsEnd(near, far)
-        peers[far] = _End(far, near)
+            return ()
+        return (_End(near, far) if self._raw else _StepsEnd(near, far)), _End(far, near)
 
 
 class _End:
     """One end of a connection, whose bytes go to the other."""
 
     def __init__(self, sock: socket.socket, other: socket.socket) -> None:
-        self._sock = sock
+        self.sock = sock
         self.other = other
 
     def pass_on(self) -> bool:
         """Take what has come and hand it on; False once either side went away."""
         try:
-            data = self._sock.recv(_CHUNK)
+            data = self.sock.recv(_CHUNK)
             return bool(data) and self._take(data)
         except OSError:
             return False
@@ -188,7 +195,7 @@ class _StepsEnd(_End):
             if message[4] in (_LIST_KEYS, _SIGN):
                 self.other.sendall(message)
             else:
-                self._sock.sendall(_FAILURE)
+                self.sock.sendall(_FAILURE)
         return True
 
 
