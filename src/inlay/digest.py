@@ -40,7 +40,7 @@ def is_digest(text: str) -> bool:
 
 
 def sha256(data: bytes | bytearray | memoryview = b"", *, size: int = 0) -> Hash:
-    """Begin a SHA-256 with `data`, of `size` bytes or so in all."""
+    """Begin a SHA-256 with `data`; about `size` bytes are expected in all."""
     global _slow_left, _begin
     if _slow_left > 0:
         _slow_left -= size or len(data)

@@ -12,7 +12,7 @@
     │   └── RateLimited
     ├── ContentError               bytes that are not what they should be
     │   ├── BlobNotFound
-    │   ├── BlobLost               … that a cached result needs, and that is not to be had: the step runs again
+    │   ├── BlobLost               … that a cached result needs and no place has any more: the step runs again
     │   ├── DigestMismatch
     │   └── UnsafeArchive          an archive that reaches outside the folder it is unpacked into
     ├── CacheError                 a cache that cannot be used: becomes a warning, never fails a build

@@ -177,9 +177,9 @@ _FIELDS = {
 
 
 def unknown_fields(request: BuildRequest) -> Iterator[tuple[str, Option, str, Sequence[str]]]:
-    """What is asked for in vain: flag, option, the name of its field, and the names that have an effect there.
+    """Fields of options that have no effect: the flag, its option, the field's name, and the names that have one.
 
-    That is no error: BuildKit has fields that are of no use here, and takes any.
+    They are no errors: BuildKit has fields that are of no use here, and takes any.
     """
     given = {"cache-from": request.cache_from, "cache-to": request.cache_to, "output": request.outputs}
     for flag, options in given.items():

@@ -1,4 +1,4 @@
-"""What a build needs in any case, begun while most of the program is still being imported.
+"""What every build asks for, asked while most of the program is still being imported.
 
 On the command line it is known at once which caches are to be imported, what the Dockerfile starts FROM, and which
 tags are to be pushed. The answers are there when they are needed; a question that fails is asked again by whoever

@@ -35,7 +35,7 @@ T = TypeVar("T")
 NAP_S = 0.2
 """How long the loop sleeps at most: Python handles signals between two calls, not in one."""
 IDLE_S = 0.05
-"""After so long without anything to do there is time for what was put off (`when_idle`)."""
+"""A loop that has had nothing to do for this long does what `when_idle` was given."""
 _ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 

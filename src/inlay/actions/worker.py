@@ -118,7 +118,7 @@ class Worker:
             self._meanwhile = None
 
     def made(self, vertex: Vertex, results: Sequence[Result]) -> None:
-        """Let the layers that a step has made go on their way, if an image is to be made of them."""
+        """Begin to pack and push the layers that a step has made, if they are for an image."""
         codec = self.forms(vertex).codec
         if codec is not None:
             for result in results:

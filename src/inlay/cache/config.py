@@ -375,7 +375,7 @@ class _Chains:
         self._provider = provider
         self._made: dict[tuple[int, str], Chain] = {}
         self.standing: list[Chain | None] = [None] * len(layers)
-        """For each layer the chain up to it by its parents; None where a blob is not to be had."""
+        """For each layer the chain up to it by its parents; None where a blob is missing."""
         for number in _earlier_first([[] if layer.parent < 0 else [layer.parent] for layer in layers]):
             parent = layers[number].parent
             below = None if parent < 0 else self.standing[parent]
@@ -383,7 +383,7 @@ class _Chains:
                 self.standing[number] = self._stacked(self._descriptors[number], below)
 
     def listed(self, layers: Sequence[int]) -> Chain | None:
-        """The chain of `layers`, lowest first; None where a blob is not to be had."""
+        """The chain of `layers`, lowest first; None where a blob is missing."""
         chain = None
         for number in layers:
             chain = self._stacked(self._descriptors[number], chain)

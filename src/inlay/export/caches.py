@@ -54,7 +54,7 @@ class CacheExporter:
         self._limiter = limiter
         self._emit = emit
         self._lost: set[tuple[str, str]] = set()
-        """Blobs of imported results that are not to be had: (location, digest)."""
+        """Blobs of imported results that their places no longer have: (location, digest)."""
 
     async def export(self, option: Option, records: Export) -> None:
         """Write one cache. Raises `ExportError`, `RegistryError`; with `ignore-error=true` only warns. Raises

@@ -168,7 +168,7 @@ class Availability:
         return here in self._cached and here not in self._lost
 
     def give_up(self, error: BlobLost) -> bool:
-        """Take it that a blob is not to be had: no result that needs it is loaded from now on. False where
+        """Count a blob as lost: no result that needs it is loaded from now on. False where
         that is known already, or it is no cached result's, so that trying again is of no use."""
         if not self.can_be_made_again(error):
             return False

@@ -213,7 +213,7 @@ class RefStore:
         return ref
 
     def give_up(self, error: BlobLost) -> bool:
-        """Take it that a blob is not to be had: no result that needs it is loaded from now on. False where
+        """Count a blob as lost: no result that needs it is loaded from now on. False where
         trying again is of no use; see `Availability.give_up`."""
         if not self.availability.give_up(error):
             return False

@@ -227,7 +227,7 @@ class Authenticator:
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
         self._refused: dict[Scopes, int] = {}
-        """With which status a token was refused; who asks again and again is locked out."""
+        """The status with which a token was refused. It is not asked for again: registries lock accounts for that."""
         self._secrets: set[str] = set()
         self._lock = allocate_lock()
 
