@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inlay.progress.plain import visible
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def explanation_text(steps: Sequence[StepOutcome], *, colour: bool = False) -> s
 
 def _block(step: StepOutcome, *, colour: bool) -> Iterable[str]:
     place = f"{step.location}  " if step.location else ""
-    yield f"  {place}{_paint(_visible(step.name), '1', colour=colour)}"
+    yield f"  {place}{_paint(visible(step.name), '1', colour=colour)}"
     assert step.explanation is not None
     for reason in step.explanation.reasons:
-        yield f"    {_visible(reason)}"
+        yield f"    {visible(reason)}"
     changes = step.explanation.changes
     folded = _fold(changes) if len(changes) > MAX_CHANGES else [_lines(change) for change in changes]
     for sign, *lines in folded:
@@ -47,7 +48,7 @@ def _block(step: StepOutcome, *, colour: bool) -> Iterable[str]:
 
 def _lines(change: Change) -> list[str]:
     """The sign of a change, and its line or lines."""
-    what, before, after = map(_visible, change)
+    what, before, after = map(visible, change)
     if not before or not after:
         return ["+" if after else "-", f"{what}: {before or after}"]
     word = before.partition(" ")[0]
@@ -57,13 +58,6 @@ def _lines(change: Change) -> list[str]:
         return ["~", line]
     before, after = _differing(before, after)
     return ["~", f"{what}:", f"- {before}", f"+ {after}"]
-
-
-def _visible(text: str) -> str:
-    """`text` without line ends, or anything that a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _differing(before: str, after: str) -> tuple[str, str]:
@@ -94,7 +88,7 @@ def _fold(changes: Sequence[Change]) -> list[list[str]]:
         groups: dict[tuple[str, str], int] = {}
         for sign, what in entries:
             folder = "/".join(what.split("/")[:depth]) + "/" if what.count("/") >= depth > 0 else what
-            folder = _visible(folder)
+            folder = visible(folder)
             groups[sign, folder] = groups.get((sign, folder), 0) + 1
         if len(groups) <= MAX_CHANGES or depth == 0:
             break

@@ -154,3 +154,10 @@ def size_text(size: int) -> str:
 def printable(line: bytes) -> str:
     """A line of output as text; a carriage return leaves what a terminal would show last."""
     return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
+
+
+def visible(text: str) -> str:
+    """`text` without line ends, or anything that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ import time
 from _thread import allocate_lock
 
 from inlay.progress.events import Completed, Log, Started, Transfer, Warned
-from inlay.progress.plain import completed_text, printable, size_text, whole_lines
+from inlay.progress.plain import completed_text, printable, size_text, visible, whole_lines
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class TtySink:
     def __call__(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, Started):
-                self._running.setdefault(event.vertex, _Step(event.name, event.time))
+                self._running.setdefault(event.vertex, _Step(_shown(event.name), event.time))
             elif isinstance(event, Warned):
                 self._above([self._paint("33", f" ! {event.message}")])
             elif (step := self._running.get(event.vertex)) is not None:
@@ -56,7 +56,7 @@ class TtySink:
 
     def _advance(self, step: _Step, event: Log | Transfer | Completed) -> None:
         if isinstance(event, Log):
-            lines = [printable(line) for line in whole_lines(step.partial, event.data)]
+            lines = [_shown(printable(line)) for line in whole_lines(step.partial, event.data)]
             step.log = (step.log + lines)[-LOG_LINES:]
         elif isinstance(event, Transfer):
             step.transfers[event.what] = event
@@ -72,7 +72,7 @@ class TtySink:
         code = "31" if failed else "36" if event.cached else "2"
         lines = [f"{self._paint(code, ' => ' + text.partition(':')[0]):<12} {step.name}"]
         if failed:
-            tail = [*step.log, printable(bytes(step.partial))] if step.partial else step.log
+            tail = [*step.log, _shown(printable(bytes(step.partial)))] if step.partial else step.log
             lines += [f"    {line}" for line in tail]
             lines.append(self._paint("31", f" => {text}"))
         self._above(lines)
@@ -90,11 +90,10 @@ class TtySink:
         width, height = self._size()
         lines: list[str] = []
         for step in self._running.values():
-            lines.append(
-                f" -> {step.name}"[: width - 8].ljust(width - 8) + f"{max(0.0, now - step.started):6.1f}s"
-            )
+            name = _cut(f" -> {step.name}", width - 8, pad=True)
+            lines.append(f"{name}{max(0.0, now - step.started):6.1f}s")
             lines += [
-                f"    {line}"[: width - 1]
+                _cut(f"    {line}", width - 1)
                 for line in (*map(_transfer, step.transfers.values()), *step.log[-TAIL_LINES:])
             ]
         lines = lines[-max(1, height - 2) :]
@@ -121,3 +120,27 @@ class TtySink:
 def _transfer(event: Transfer) -> str:
     total = f" / {size_text(event.total)}" if event.total else ""
     return f"{event.what} {size_text(event.current)}{total}"
+
+
+def _shown(text: str) -> str:
+    """A line as it is on the terminal: no colours, and nothing that would move the cursor where the line is drawn."""
+    if "\x1b[" in text:
+        first, *rest = text.split("\x1b[")
+        text = first + "".join(part.lstrip("0123456789;:?")[1:] for part in rest)
+    return visible(text.expandtabs())
+
+
+def _cut(text: str, width: int, *, pad: bool = False) -> str:
+    """As much of `text` as `width` columns have room for; with `pad` it takes them all."""
+    if text.isascii():
+        return text[:width].ljust(width) if pad else text[:width]
+    from unicodedata import combining, east_asian_width
+
+    columns = 0
+    for index, character in enumerate(text):
+        wide = 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
+        if columns + wide > width:
+            text = text[:index]
+            break
+        columns += wide
+    return text + " " * (width - columns) if pad else text
