@@ -38,10 +38,8 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
-def python(package: Path, *arguments: str, writes: bool = True) -> list[str]:
-    environment = {"PYTHONPATH": str(package.parent), "PATH": os.environ["PATH"]}
-    if not writes:
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+def python(package: Path, *arguments: str, **variables: str) -> list[str]:
+    environment = {"PYTHONPATH": str(package.parent), "PATH": os.environ["PATH"], **variables}
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -91,11 +89,14 @@ def test_a_file_made_elsewhere_is_not_used(package: Path, tmp_path: Path) -> Non
     assert python(moved, "-c", LOADERS)[0] == "SourceFileLoader SourceFileLoader"
 
 
-def test_the_command_makes_a_missing_or_old_file_anew_where_python_may_write(package: Path) -> None:
+def test_the_command_makes_a_missing_or_old_file_anew_where_python_may_write(
+    package: Path, tmp_path: Path
+) -> None:
     (bytecode,) = files(package)
     bytecode.unlink()
-    assert python(package, "-m", "inlay", "--version", writes=False)
-    assert files(package) == []
+    for where in ({"PYTHONDONTWRITEBYTECODE": "1"}, {"PYTHONPYCACHEPREFIX": str(tmp_path / "prefix")}):
+        assert python(package, "-m", "inlay", "--version", **where)
+        assert files(package) == []
     assert python(package, "-m", "inlay", "--version")
     assert files(package) == [bytecode]
     before = bytecode.read_bytes()

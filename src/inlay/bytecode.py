@@ -90,7 +90,7 @@ def use(package: str = _PACKAGE) -> Bytecode | None:
 
 def renew(used: Bytecode | None) -> None:
     """Make the file if none was used, or an old one, as Python makes `__pycache__`: where it may, and never failing."""
-    if sys.dont_write_bytecode or (used is not None and not used.is_old):
+    if sys.dont_write_bytecode or sys.pycache_prefix or (used is not None and not used.is_old):
         return
     if not os.access(f"{_PACKAGE}/__pycache__", os.W_OK):
         return  # it would be made for nothing, by each call
