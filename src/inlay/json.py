@@ -43,8 +43,8 @@ def _loads(text: str | bytes) -> Any:
             if end == len(document) or not document[end:].strip(_BLANKS):
                 return value
         except (StopIteration, UnicodeDecodeError, SystemError):
-            # Before Python 3.13 the scanner finds the error it is to raise in `json.decoder` if that is imported, and
-            # else returns without one, which is a SystemError.
+            # In Python 3.11 the scanner finds the error it is to raise in `json.decoder` if that is imported, and else
+            # returns without one, which is a SystemError.
             pass
     import json
 

@@ -39,7 +39,10 @@ else:
         return value
 
     class _Definition(type):
-        """Gives a class the fields that its annotations name; what they are set to are defaults."""
+        """Gives a class the fields that its annotations name; what they are set to are defaults.
+
+        They have to be texts, `from __future__ import annotations`: in Python 3.14 others are not in the body.
+        """
 
         @classmethod
         def __prepare__(cls, name, bases, **_):
