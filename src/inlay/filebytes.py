@@ -10,6 +10,8 @@ _NOT_HERE = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EBADF)
 )
 _MOST = 1 << 30
+_RANDOM = 6
+"""Bytes in the name of a file that is still being written."""
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -17,6 +19,34 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def replace_file(path: str, data: bytes, *, mode: int = 0o666) -> None:
+    """Make `path` a file that holds `data`: from one moment to the next, whatever was there. Raises `OSError`."""
+    folder, _, name = path.rpartition("/")
+    partial = f"{folder}/.{name}.{os.urandom(_RANDOM).hex()}"
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def sweep_partial_files(folder: str) -> None:
+    """Delete what killed processes left of files that were to be replaced. Nobody may replace one meanwhile."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        stem, _, random = name.rpartition(".")
+        if stem.startswith(".") and len(random) == 2 * _RANDOM and not random.strip("0123456789abcdef"):
+            os.unlink(f"{folder}/{name}")
 
 
 def copy_data(source: int, target: int) -> None:

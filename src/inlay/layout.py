@@ -18,6 +18,7 @@ from inlay import json
 from inlay.content import ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
+from inlay.filebytes import replace_file
 from inlay.ingest import CHUNK
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
@@ -313,10 +314,7 @@ class LayoutFolder(Layout):
         return [other for other in listed if [other.annotation(note) for note in notes] != key]
 
     def _write(self, name: str, data: bytes) -> None:
-        partial = f"{self.path}/.{name}.{os.urandom(6).hex()}"
-        with open(partial, "xb") as file:
-            file.write(data)
-        os.rename(partial, f"{self.path}/{name}")
+        replace_file(f"{self.path}/{name}", data)
 
 
 class _Member(NamedTuple):

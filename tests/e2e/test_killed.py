@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,12 +16,14 @@ import pytest
 
 from fake_registry import cut
 from inlay.layout import LayoutFolder
+from web import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fake_registry import Exchange, FakeRegistry
+    from web import Web
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -142,3 +145,43 @@ def test_packing_that_is_killed_makes_no_blob(
     done = inlay(*build)
     assert done.code == 0, done.err
     assert_whole(store)
+
+
+KILLED_AT_A_RENAME = """
+import os, sys
+left, replace = [int(sys.argv.pop(1))], os.replace
+def count(*arguments, **options):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    replace(*arguments, **options)
+os.replace = count
+from inlay.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_no_file_that_is_half_written_outlives_a_prune(
+    inlay: Callable[..., Any], web: Web, copier: Path, tmp_path: Path
+) -> None:
+    web.pages["/file"] = Page(b"from the web", headers={"ETag": '"one"'})
+    with (copier / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write(f"ADD {web.url}/file /\n")
+    half_written: set[str] = set()
+    for number in range(1, 100):
+        store = tmp_path / str(number)
+        build = ["build", "-q", "--root", str(store), "-t", "made", str(copier)]
+        command = [sys.executable, "-c", KILLED_AT_A_RENAME, str(number), *build]
+        code = subprocess.run(command, check=False, capture_output=True).returncode
+        found = [path for folder in (store, *store.iterdir()) for path in folder.glob(".*")]
+        if code == 0:
+            assert found == []
+            break
+        assert code == -signal.SIGKILL
+        half_written |= {path.parent.name if path.parent != store else path.name[:6] for path in found}
+        pruned = inlay("prune", "-f", "--root", str(store))
+        assert pruned.code == 0, pruned.err
+        assert [path for folder in (store, *store.iterdir()) for path in folder.glob(".*")] == []
+        again = inlay(*build)
+        assert again.code == 0, again.err
+    assert half_written == {"journal", "memory", "http", "runtime", ".index", ".oci-l"}

@@ -384,6 +384,17 @@ def test_stray_files_among_blobs_are_no_business_of_a_prune(shop: Shop) -> None:
     assert stray.read_text() == "mine"
 
 
+def test_tables_that_were_moved_aside_go_after_three_months(shop: Shop) -> None:
+    shop.build()
+    broken, recent = shop.store / "cache.db.broken", shop.store / "layers.db.broken-wal"
+    for path, days in ((broken, 91), (recent, 89)):
+        path.write_text("damaged")
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    shop.prune()
+    assert not broken.exists()
+    assert recent.exists()
+
+
 def test_downloads_and_repositories_are_listed_and_deleted(
     shop: Shop, web: Web, server: GitServer, repository: Repository
 ) -> None:

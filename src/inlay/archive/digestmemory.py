@@ -17,6 +17,7 @@ from _operator import attrgetter
 from itertools import starmap
 
 from inlay.digest import sha256
+from inlay.filebytes import replace_file
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ _pack = _KEY.pack
 _identity = attrgetter("st_dev", "st_ino", "st_size", "st_ctime_ns", "st_mtime_ns")
 _DIGEST = 32
 _FOLDER = 2 * _DIGEST
-_RECORD = _KEY.size + _DIGEST
 _SECOND = 1_000_000_000
 _TICK = _SECOND // 10
 """Longer than a tick of any kernel's clock (1 to 10 ms), which file times are read off."""
@@ -130,10 +130,7 @@ class DigestMemory:
         files = _worth_keeping(self._known, used, self._fresh)
         body = len(folders).to_bytes(8, "little") + b"".join((*_flat(folders), *_flat(files)))
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        temporary = f"{self._path}.{os.getpid()}"
-        with open(temporary, "wb") as file:
-            file.write(_MAGIC + sha256(body).digest() + body)
-        os.replace(temporary, self._path)
+        replace_file(self._path, _MAGIC + sha256(body).digest() + body)
         self._folders, self._files = folders, files
         self._fresh, self._fresh_folders = {}, {}
 

@@ -9,6 +9,7 @@ from inlay.cancellation import Cancellation
 from inlay.errors import SolveError
 from inlay.executor.binfmt import MACHINES, program
 from inlay.executor.executor import ProcessSpec
+from inlay.filebytes import replace_file
 from inlay.platform import host
 from inlay.privileges import mapping_name
 from inlay.typing import TYPE_CHECKING
@@ -58,11 +59,15 @@ def works(executor: Executor, program_path: str, folder: str) -> bool:
         return True
     if try_executor(executor) is not None:
         return False
-    partial = f"{note}.{os.getpid()}"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(json.dumps({**noted, executor.name: now}))
-    os.replace(partial, note)
+    _write(note, {**noted, executor.name: now})
     return True
+
+
+def _write(note: str, noted: dict[str, str]) -> None:
+    try:
+        replace_file(note, json.dumps(noted).encode())
+    except OSError:
+        return  # it is tried again next time
 
 
 def _read(note: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import threading
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError, SourceError, UsageError, system_error
-from inlay.filebytes import write_all
+from inlay.filebytes import replace_file, write_all
 from inlay.privileges import change_owner
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic, shown_url
@@ -144,10 +144,7 @@ class Downloads:
         folder = f"{self._root}/http"
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            unfinished = f"{folder}/.{name[:16]}-{os.urandom(4).hex()}"
-            with open(unfinished, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.rename(unfinished, f"{folder}/{name}")
+            replace_file(f"{folder}/{name}", text.encode())
         except OSError:
             return  # it is downloaded again next time
 

@@ -14,6 +14,7 @@ import os
 
 from inlay import json
 from inlay.digest import Digest
+from inlay.filebytes import replace_file
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -112,18 +113,11 @@ class Journal:
         return True
 
     def _write(self, name: str, data: bytes) -> None:
-        partial = f"{self._folder}/.{name}.{os.getpid()}"
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            with open(partial, "wb", opener=_private) as file:
-                file.write(data)
-            os.replace(partial, f"{self._folder}/{name}")
+            replace_file(f"{self._folder}/{name}", data, mode=0o600)
         except OSError:
             return
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _hex(key: str) -> str:

@@ -7,6 +7,7 @@ runs again. Names go before bytes: what is killed in between leaves leftovers, w
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import time
 
@@ -14,6 +15,7 @@ from inlay.actions.cachemounts import remove_cache_folder, sweep_cache_folders
 from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import InlayError, UsageError
+from inlay.filebytes import sweep_partial_files
 from inlay.layout import IMAGE_NAME, LayoutFolder
 from inlay.notation import parse_age
 from inlay.oci.descriptor import REF_NAME
@@ -226,17 +228,15 @@ class _Pruning:
 
 
 def _forget_old_notes(root: str) -> None:
-    """Delete notes that nobody used for long, and what was half-written of some."""
-    now = time.time()
-    for folder in ("journal", "memory", "http"):
-        try:
-            entries = list(os.scandir(f"{root}/{folder}"))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            half_written = entry.name.startswith(".")
-            if entry.is_file() and (half_written or entry.stat().st_mtime < now - FORGET_AFTER_S):
-                os.unlink(entry.path)
+    """Delete notes that nobody used for long, tables that were moved aside as long ago, and what was half-written
+    of any file."""
+    before = time.time() - FORGET_AFTER_S
+    for pattern in ("journal/*", "memory/*", "http/*", "*.db.broken*"):
+        for path in glob.glob(f"{glob.escape(root)}/{pattern}", include_hidden=True):
+            if os.path.isfile(path) and os.stat(path).st_mtime < before:
+                os.unlink(path)
+    for folder in ("", "journal", "memory", "http", "runtime"):
+        sweep_partial_files(f"{root}/{folder}")
 
 
 # -- images ------------------------------------------------------------------------------------------------
