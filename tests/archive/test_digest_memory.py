@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.archive import digestmemory
 from inlay.archive.contenthash import content_digest
 from inlay.archive.digestmemory import DigestMemory
 from inlay.archive.listing import list_content
