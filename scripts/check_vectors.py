@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("src", "scripts", "tests")]
 
 from vectors.surroundings import Surroundings, read_records  # noqa: E402
 

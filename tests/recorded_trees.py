@@ -20,9 +20,9 @@ import pytest
 from inlay.actions.fileop import chain, perform, read_by
 from inlay.actions.writing import WritableTree
 from inlay.archive.tree import Tree
-from inlay.llb.decode import decode_op
 from inlay.llb.ops import EMPTY, FileOp
 from inlay.sources.local import LocalContext
+from llb_decode import decode_op
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: devices and foreign owners")
 

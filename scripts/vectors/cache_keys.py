@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from inlay.digest import Digest
 from inlay.llb import keys, source_keys
-from inlay.llb.decode import decode_op
 from inlay.llb.ops import SourceOp
 from inlay.oci.image import chain_id
 from inlay.platform import host, normalise
+from llb_decode import decode_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from inlay.llb.decode import RawOp
+    from llb_decode import RawOp
     from vectors import Pair
 
 Vertex = dict[str, Any]

@@ -32,8 +32,8 @@ from inlay.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from inlay.llb.decode import RawOp
     from inlay.llb.keys import ContentSelector
+    from llb_decode import RawOp
 
 Vertex = dict[str, Any]
 

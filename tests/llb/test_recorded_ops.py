@@ -12,11 +12,11 @@ import pytest
 
 from inlay.digest import Digest
 from inlay.llb import keys, source_keys
-from inlay.llb.decode import decode_op
 from inlay.llb.graph import Edge, Vertex, define
 from inlay.llb.ops import SourceOp
 from inlay.llb.wire import encode_op
 from inlay.oci.image import chain_id
+from llb_decode import decode_op
 
 VECTORS = Path(__file__).parents[1] / "vectors/llb/ops.jsonl.gz"
 RECORDS: list[dict[str, Any]] = [

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from inlay.digest import Digest
 from inlay.errors import SolveError
 from inlay.llb import ops
-from inlay.llb.decode import decode_op
 from inlay.llb.graph import Definition, Vertex, define
 from inlay.llb.schema import (
     ACTION,
@@ -31,6 +30,7 @@ from inlay.llb.schema import (
 )
 from inlay.llb.wire import InputName, encode_op
 from inlay.platform import Platform
+from llb_decode import decode_op
 
 TEXT = st.text(max_size=8)
 INT64 = st.integers(-(2**63), 2**63 - 1)

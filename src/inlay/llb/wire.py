@@ -1,4 +1,4 @@
-"""The bytes of ops, as Go's deterministic protobuf writes them (`decode` reads them).
+"""The bytes of ops, as Go's deterministic protobuf writes them.
 
 Go differs from other runtimes in what a digest sees: a oneof's member comes after all other fields, and map
 entries are sorted by the bytes of their keys.

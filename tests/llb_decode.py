@@ -1,4 +1,4 @@
-"""Read the bytes of ops (`wire` writes them). Raises `SolveError` where inlay could not run them."""
+"""Read the bytes of ops, which inlay itself only writes (`inlay.llb.wire`): recorded ones are compared with that."""
 
 from __future__ import annotations
 
