@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inlay.accounts import entries
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def find_owner(owner: Owner | None, tree_of: Callable[[int], Tree]) -> tuple[int
 def _user(user: User, tree_of: Callable[[int], Tree]) -> tuple[int, int]:
     if user.name is None:
         return user.id, user.id
-    for line in _lines(tree_of(user.input), "/etc/passwd"):
-        fields = line.split(":")
+    for fields in entries(tree_of(user.input).read_text("/etc/passwd", LIMIT)):
         if fields[0] == user.name:
             return _number(fields, 2), _number(fields, 3)
     return 0, 0
@@ -43,15 +43,10 @@ def _user(user: User, tree_of: Callable[[int], Tree]) -> tuple[int, int]:
 def _group(group: User, tree_of: Callable[[int], Tree]) -> int:
     if group.name is None:
         return group.id
-    for line in _lines(tree_of(group.input), "/etc/group"):
-        fields = line.split(":")
-        if fields[0] == group.name and not line.startswith("#"):
+    for fields in entries(tree_of(group.input).read_text("/etc/group", LIMIT)):
+        if fields[0] == group.name and not fields[0].startswith("#"):
             return _number(fields, 2)
     return 0
-
-
-def _lines(tree: Tree, path: str) -> list[str]:
-    return [line.strip() for line in tree.read_text(path, LIMIT).split("\n") if line.strip()]
 
 
 def _number(fields: list[str], index: int) -> int:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
+from inlay.accounts import entries
 from inlay.errors import SolveError
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from inlay.archive.tree import Tree
 
 LIMIT = 16 << 20
@@ -40,7 +39,7 @@ def find_user(root: Tree, text: str) -> UserIds:
 def _passwd_entry(root: Tree, user: str) -> tuple[str, int, int] | None:
     """Name, uid and gid of the entry with that name or, failing that, that uid."""
     by_id = None
-    for fields in _lines(root, "/etc/passwd"):
+    for fields in _entries(root, "/etc/passwd"):
         if len(fields) < 4 or not fields[2].isdecimal() or not fields[3].isdecimal():
             continue
         entry = (fields[0], int(fields[2]), int(fields[3]))
@@ -52,7 +51,7 @@ def _passwd_entry(root: Tree, user: str) -> tuple[str, int, int] | None:
 
 
 def _group_id(root: Tree, group: str) -> int:
-    for fields in _lines(root, "/etc/group"):
+    for fields in _entries(root, "/etc/group"):
         if len(fields) >= 3 and fields[0] == group and fields[2].isdecimal():
             return int(fields[2])
     if group.isdecimal():
@@ -65,14 +64,11 @@ def _groups_of(root: Tree, name: str) -> tuple[int, ...]:
         return ()
     found = {
         int(fields[2])
-        for fields in _lines(root, "/etc/group")
+        for fields in _entries(root, "/etc/group")
         if len(fields) >= 4 and fields[2].isdecimal() and name in fields[3].split(",")
     }
     return tuple(sorted(found))
 
 
-def _lines(root: Tree, path: str) -> Iterator[list[str]]:
-    for line in root.read_text(path, LIMIT).splitlines():
-        line = line.strip()
-        if line and not line.startswith("#"):
-            yield line.split(":")
+def _entries(root: Tree, path: str) -> list[list[str]]:
+    return [fields for fields in entries(root.read_text(path, LIMIT)) if not fields[0].startswith("#")]

@@ -11,6 +11,7 @@ import os
 import stat
 
 from inlay import linux
+from inlay.accounts import entries
 from inlay.errors import SolveError
 from inlay.privileges import change_owner
 from inlay.typing import TYPE_CHECKING
@@ -124,10 +125,9 @@ def home_of(root_fd: int, uid: int) -> str:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return "/"
-        for line in file.read(_MAX_PASSWD_SIZE).splitlines():
-            fields = line.split(b":")
-            if len(fields) > 5 and fields[2] == b"%d" % uid:
-                return os.fsdecode(fields[5]) or "/"
+        for fields in entries(os.fsdecode(file.read(_MAX_PASSWD_SIZE))):
+            if len(fields) > 5 and fields[2] == str(uid):
+                return fields[5] or "/"
     return "/"
 
 
