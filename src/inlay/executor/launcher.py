@@ -11,6 +11,7 @@ from _thread import allocate_lock
 
 from inlay.errors import SolveError
 from inlay.executor import cgroup
+from inlay.executor.protocol import CONTROL_FD, MAX_DESCRIPTORS, STEP, TRUSTED_STEP
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from inlay.cancellation import Cancellation
 
-_CONTROL_FD = 3
-_MAX_DESCRIPTORS = 250
 _READ_SIZE = 1 << 16
 
 
@@ -94,13 +93,13 @@ class Launcher:
                 channel.close()
 
     def _send(self, fds: list[int], *, trusted: bool) -> None:
-        if len(fds) > _MAX_DESCRIPTORS:
+        if len(fds) > MAX_DESCRIPTORS:
             os.close(fds[0])
-            raise SolveError(f"the step has {len(fds)} mounts; at most {_MAX_DESCRIPTORS} are possible")
+            raise SolveError(f"the step has {len(fds)} mounts; at most {MAX_DESCRIPTORS} are possible")
         try:
             numbers = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
             rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)]
-            self.start().sendmsg([b"trusted step" if trusted else b"step"], rights)
+            self.start().sendmsg([TRUSTED_STEP if trusted else STEP], rights)
         except (BrokenPipeError, ConnectionResetError):
             raise SolveError("the process that starts steps has ended; start the build again") from None
         finally:
@@ -158,7 +157,7 @@ def _spawn_zygote(control_fd: int, group: str, *, asked_for: bool) -> int:
         [sys.executable, "-I", "-S", "-c", code],
         environment,
         file_actions=[
-            (os.POSIX_SPAWN_DUP2, control_fd, _CONTROL_FD),
+            (os.POSIX_SPAWN_DUP2, control_fd, CONTROL_FD),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, 0, 2),

@@ -3,17 +3,7 @@
 It is a fresh interpreter with nothing in it but this package's launching code: forking it is quick, and
 safe, which forking a build full of threads is not. It never runs anything itself: each step gets a child
 in a pid namespace of its own, whose end, for whatever reason, is the end of all its processes.
-
-Protocol, over a SOCK_SEQPACKET pair at descriptor 3: each message is one step, as descriptors: its
-payload (a memory file: the kind of step and its keyword arguments, marshalled), its channel, then stdout,
-stderr and what the arguments refer to by position. On the channel the step's side reports, marshalled:
-
-    ("failed", errno, what)   the step could not be set up
-    ("exec", errno)           its program could not be executed
-    ("exit", code)            it is over; always the last message
-
-Anything sent on the channel, or closing it, kills the step. When the control socket ends (the build is
-over, or was killed) everything ends.
+What it is told, and what it tells, is in `protocol`.
 """
 
 from __future__ import annotations
@@ -27,14 +17,13 @@ from itertools import pairwise
 
 from inlay import linux
 from inlay.executor import bundle, cgroup, sandbox, staging
+from inlay.executor.protocol import CONTROL_FD, MAX_DESCRIPTORS, STEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONTROL_FD = 3
 KINDS: dict[str, Callable[..., int]] = {"sandbox": sandbox.run, "bundle": bundle.run}
-MAX_DESCRIPTORS = 250
 
 
 class _Steps:
@@ -190,7 +179,7 @@ def _receive(control: _socket.socket) -> tuple[list[int], bool]:
     size = _socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
     message, ancillary, _, _ = control.recvmsg(16, size, _socket.MSG_CMSG_CLOEXEC)
     data = b"".join(data for _, _, data in ancillary)
-    return list(memoryview(data).cast("i")), message == b"step"
+    return list(memoryview(data).cast("i")), message == STEP
 
 
 def main() -> None:
