@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for where an image does not say."""
+
 
 class Platform(NamedTuple):
     """An operating system and a processor, in Go's words (`linux`, `amd64`)."""

@@ -12,6 +12,7 @@ from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor.executor import ProcessSpec, Ulimit
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, SECURITY_INSECURE, ExecOp, Meta
+from inlay.platform import DEFAULT_PATH
 from inlay.progress.events import Log
 from inlay.tasks import in_thread
 from inlay.typing import TYPE_CHECKING
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from inlay.refs.ref import Ref
 
 _NETWORKS: dict[int, Network] = {NETWORK_HOST: "host", NETWORK_NONE: "none"}  # else the sandbox
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 async def run_exec(worker: Worker, vertex: Vertex, op: ExecOp, inputs: Sequence[Result]) -> list[Ref]:

@@ -11,7 +11,6 @@ from inlay.dockerfile.contexts import main_context
 from inlay.dockerfile.copy import Transfer, transfer
 from inlay.dockerfile.drafts import settle
 from inlay.dockerfile.expose import expose
-from inlay.dockerfile.image import DEFAULT_PATH
 from inlay.dockerfile.run import run
 from inlay.dockerfile.scope import Scope
 from inlay.dockerfile.shell import Lexer
@@ -20,7 +19,7 @@ from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, UsageError
 from inlay.gotext import quote
 from inlay.patterns import PatternMatcher, join
-from inlay.platform import Platform, format_platform, normalise
+from inlay.platform import DEFAULT_PATH, Platform, format_platform, normalise
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

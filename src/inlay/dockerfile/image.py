@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from inlay import json
 from inlay.llb import gojson
-from inlay.platform import Platform
+from inlay.platform import DEFAULT_PATH, Platform
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMENT = "buildkit.dockerfile.v0"
 """The `comment` of every history entry that a Dockerfile makes."""
 

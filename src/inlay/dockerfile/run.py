@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from inlay.dockerfile.copy import inline_file
 from inlay.dockerfile.drafts import DraftMount, ExecDraft, FileDraft
-from inlay.dockerfile.image import DEFAULT_PATH
 from inlay.dockerfile.instructions import Run, heredoc_in
 from inlay.dockerfile.options import BIND_WITHOUT_OUTPUT, SETS_DEFAULT_PATH
 from inlay.dockerfile.parser import chomp_heredoc
@@ -16,6 +15,7 @@ from inlay.llb import ops
 from inlay.llb.graph import Notes
 from inlay.llb.keys import base_name
 from inlay.patterns import clean, join
+from inlay.platform import DEFAULT_PATH
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
