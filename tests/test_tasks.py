@@ -20,6 +20,7 @@ from inlay.tasks import (
     Limiter,
     Task,
     all_done,
+    check_cancelled,
     first_done,
     gather,
     in_thread,
@@ -27,6 +28,7 @@ from inlay.tasks import (
     run,
     spawn,
     start,
+    start_thread,
     when_idle,
 )
 
@@ -266,6 +268,58 @@ def test_a_cancellation_from_another_thread_ends_the_run_and_all_that_it_waits_f
     with pytest.raises(BuildCancelled, match="was cancelled"):
         run(main(), cancellation=cancellation)
     assert released.is_set()
+
+
+def test_a_blocking_call_that_asks_is_told_that_its_caller_was_cancelled() -> None:
+    cancellation, turns = Cancellation(), []
+
+    def work() -> None:
+        turns.append(1)
+        cancellation.cancel()
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            check_cancelled()
+        turns.append(2)
+
+    async def main() -> None:
+        try:
+            await in_thread(work)
+        except Cancelled:
+            turns.append(await in_thread(clean_up))  # a call of its own
+            raise
+
+    def clean_up() -> int:
+        check_cancelled()
+        return 3
+
+    with pytest.raises(BuildCancelled):
+        run(main(), cancellation=cancellation)
+    assert turns == [1, 3]
+    check_cancelled()  # outside of any call
+
+
+def test_so_is_a_thread_that_the_call_has_started() -> None:
+    cancellation, ended = Cancellation(), []
+
+    def take_part() -> None:
+        try:
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                check_cancelled()
+        except Cancelled:
+            ended.append(True)
+
+    def work() -> None:
+        join = start_thread(take_part)
+        cancellation.cancel()
+        join()
+
+    async def main() -> None:
+        await in_thread(work)
+
+    with pytest.raises(BuildCancelled):
+        run(main(), cancellation=cancellation)
+    assert ended == [True]
 
 
 def test_what_was_cancelled_before_it_began_does_nothing_that_takes_time() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 
+from inlay.tasks import check_cancelled
+
 _FICLONE = 0x40049409
 _NOT_HERE = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EBADF)
 )
-_MOST = 1 << 30
 _RANDOM = 6
 """Bytes in the name of a file that is still being written."""
+AT_ONCE = 1 << 26
+"""So many bytes the kernel is asked to copy in one call, which nothing ends before that."""
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -85,8 +88,9 @@ def _clone(source: int, target: int) -> bool:
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
     at = start
     while at < end:
+        check_cancelled()
         try:
-            n = os.copy_file_range(source, target, min(end - at, _MOST), at, at)
+            n = os.copy_file_range(source, target, min(end - at, AT_ONCE), at, at)
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise

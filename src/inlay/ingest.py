@@ -15,6 +15,7 @@ import time
 from inlay.digest import Digest, hasher
 from inlay.errors import ContentError, DigestMismatch, is_no_room
 from inlay.filebytes import write_all
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Ingest:
         """Hash what an earlier ingest left, and stand behind it."""
         buffer = memoryview(bytearray(CHUNK)) if os.fstat(self._fd).st_size else memoryview(b"")
         while buffer and (count := os.readv(self._fd, [buffer])):
+            check_cancelled()
             self._hash.update(buffer[:count])
             self.offset += count
         if self._size is not None and self.offset > self._size:
@@ -194,6 +196,7 @@ def _copy(source: BlobSource, descriptor: Descriptor, ingest: Ingest, arrival: A
     if ingest.offset < descriptor.size:
         with source.open_blob(descriptor, ingest.offset, verify=False) as stream:
             while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+                check_cancelled()
                 ingest.write(buffer[:count])
                 if arrival is not None:
                     arrival.advance(ingest.offset)

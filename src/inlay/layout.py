@@ -23,6 +23,7 @@ from inlay.ingest import CHUNK
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class LayoutFolder(Layout):
             ingest.restart()
             view = memoryview(bytearray(min(CHUNK, max(descriptor.size, 1))))
             while count := stream.readinto(view):  # type: ignore[attr-defined]
+                check_cancelled()
                 ingest.write(view[:count])
             ingest.commit()
         return "pushed"
@@ -460,6 +462,7 @@ def _copy_verified(out: BinaryIO, descriptor: Descriptor, source: OpenSource) ->
     view = memoryview(bytearray(min(CHUNK, max(descriptor.size, 1))))
     with VerifyingReader(source(), descriptor) as stream:
         while count := stream.readinto(view):
+            check_cancelled()
             out.write(view[:count])
 
 

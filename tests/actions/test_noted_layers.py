@@ -17,13 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cancelled import stops_when_cancelled
 from inlay.actions.file import plan_action
 from inlay.actions.fileop import chain, perform, read_by
 from inlay.actions.noting import NotedLayer, Unnoted
 from inlay.actions.writing import WritableTree
 from inlay.archive.codecs import Gzip, Uncompressed
 from inlay.archive.diff import layer_entries
-from inlay.archive.packing import Stop, Stopped, pack_layer
+from inlay.archive.packing import pack_layer
 from inlay.archive.sourcefile import Sources
 from inlay.archive.tree import Tree
 from inlay.content import ContentStore
@@ -125,7 +126,7 @@ class Both:
 
     def _packed(self, entries: Iterable[Entry], directory: str = "") -> bytes:
         packed = pack_layer(
-            entries, self._store, Uncompressed(), stop=Stop(), mtime_limit_ns=LIMIT_NS, directory=directory
+            entries, self._store, Uncompressed(), mtime_limit_ns=LIMIT_NS, directory=directory
         )
         return self._store.read(packed.diff_id, 1 << 30)
 
@@ -323,8 +324,7 @@ def test_any_actions_give_the_same_layer_noted_or_written(
 def test_a_step_that_is_stopped_leaves_no_blob(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/f").write_bytes(bytes(5 << 20))
-    store, stop = ContentStore(str(tmp_path / "store")), Stop()
-    stop.set()
+    store = ContentStore(str(tmp_path / "store"))
     with (
         Tree.at(str(tmp_path / "source")) as taken,
         NotedLayer(None, [], now_ns=0) as noted,
@@ -337,8 +337,7 @@ def test_a_step_that_is_stopped_leaves_no_blob(tmp_path: Path) -> None:
                 source=taken,
             )
         )
-        with pytest.raises(Stopped):
-            pack_layer(noted.layer.entries(sources), store, Gzip(), stop=stop)
+        assert stops_when_cancelled(lambda: pack_layer(noted.layer.entries(sources), store, Gzip()))
     assert not list(store.blobs())
     assert not [name for _, _, names in os.walk(tmp_path / "store") for name in names]
 
@@ -364,7 +363,7 @@ def test_a_file_that_changes_before_it_is_read_is_an_error(
         )
         file.write_bytes(bytes(size + 1))
         with pytest.raises(SourceError, match="/f changed during the build; build again"):
-            pack_layer(noted.layer.entries(sources), store, Gzip(), stop=Stop(), directory=directory)
+            pack_layer(noted.layer.entries(sources), store, Gzip(), directory=directory)
     assert not list(store.blobs())
 
 

@@ -13,6 +13,7 @@ from inlay.archive.diff import buildkit_xattrs
 from inlay.archive.planned import LayerStack, PlannedFile, PlannedLayer
 from inlay.archive.sourcefile import SourceFile
 from inlay.archive.treedigest import xattr_counts
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class NotedLayer:
         """Note the entries of `plan`. Raises `Unnoted`; the layer is then of no use."""
         self._timed.clear()
         for entry in plan:
+            check_cancelled()
             if entry.kind == FOLDER and entry.exists:
                 self._dress(self._folder(entry.path), entry)
             elif entry.kind == REMOVAL or os.path.basename(entry.path).startswith(".wh."):

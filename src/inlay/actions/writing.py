@@ -15,8 +15,9 @@ from inlay.archive.sourcefile import OpenFolders, SourceFile, Sources
 from inlay.archive.tree import Tree, reason, shown
 from inlay.archive.walking import glob
 from inlay.errors import SolveError, SourceError
-from inlay.filebytes import write_all
+from inlay.filebytes import AT_ONCE, write_all
 from inlay.privileges import change_owner, in_user_namespace
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class WritableTree:
         path = "/"
         try:
             for entry in plan:
+                check_cancelled()
                 path = entry.path
                 self._write(entry)
             while self._later:
@@ -208,6 +210,7 @@ class WritableTree:
         copied = _copy_in_kernel(source, fd, size) if size > _CHUNK else 0
         view = memoryview(self._buffer)
         while copied < size and (n := os.readv(source, (view[: size - copied],))):
+            check_cancelled()
             write_all(fd, view[:n])
             copied += n
         return copied
@@ -263,8 +266,9 @@ def _copy_in_kernel(source: int, fd: int, size: int) -> int:
     """Copy as much as copy_file_range can."""
     copied = 0
     while copied < size:
+        check_cancelled()
         try:
-            n = os.copy_file_range(source, fd, size - copied)
+            n = os.copy_file_range(source, fd, min(size - copied, AT_ONCE))
         except OSError as error:
             if error.errno not in _BETTER_BY_HAND:
                 raise

@@ -15,7 +15,7 @@ from inlay.archive.codecs import Uncompressed
 from inlay.archive.tar import lazily_zeroed
 from inlay.digest import Digest, sha256
 from inlay.errors import ContentError
-from inlay.tasks import start_thread
+from inlay.tasks import check_cancelled, start_thread
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class BlobWriter:
         return _Block(self._free.get())
 
     def _submit(self, block: _Block) -> None:
+        check_cancelled()
         if not self._threads:
             self._begin(BLOCK_SIZE)
             self._start()

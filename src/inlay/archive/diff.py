@@ -23,6 +23,7 @@ from inlay.archive.tar import (
     SYMLINK,
     Entry,
 )
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class _Walk:
         self._stack.append(_Folder(b"", open_tree(upper), lower_fd, None, overlay=overlay))
         try:
             while self._stack:
+                check_cancelled()
                 folder = self._stack[-1]
                 name = next(folder.names, None)
                 if name is None:
@@ -312,6 +314,7 @@ def _same_content(lower_fd: int, upper_fd: int, name: bytes) -> bool:
     fds = [os.open(name, _READ, dir_fd=lower_fd), os.open(name, _READ, dir_fd=upper_fd)]
     try:
         while True:
+            check_cancelled()
             one, other = (os.read(fd, _COMPARE_SIZE) for fd in fds)
             if one != other:
                 return False

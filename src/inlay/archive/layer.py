@@ -18,6 +18,7 @@ from inlay.digest import Digest, sha256
 from inlay.errors import ContentError, SolveError, UnsafeArchive
 from inlay.filebytes import copy_data, write_all
 from inlay.privileges import change_owner, in_user_namespace
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def within(limits: Limits, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Pass `entries` on until they exceed `limits`; then raise `UnsafeArchive`."""
     size = 0
     for count, entry in enumerate(entries, 1):
+        check_cancelled()
         size += entry.size
         if count > limits.entries or size > limits.size:
             most = f"{limits.size} bytes or {limits.entries} entries"

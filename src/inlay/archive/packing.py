@@ -16,7 +16,7 @@ from inlay.archive.compression import BlobWriter
 from inlay.archive.diff import buildkit_xattrs
 from inlay.archive.layer import apply_entries
 from inlay.archive.tar import FILE, TarWriter
-from inlay.errors import ContentError, InlayError
+from inlay.errors import ContentError
 from inlay.oci.descriptor import Descriptor
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from inlay.archive.tar import Entry
     from inlay.content import ContentStore
     from inlay.digest import Digest
-    from inlay.ingest import Ingest
 
 _READ_ONCE = 1 << 20
 """Files of so many bytes are held for the directory when they were read for the archive; of larger ones the
@@ -41,38 +40,21 @@ class PackedLayer(NamedTuple):
     diff_id: Digest
 
 
-class Stop:
-    """Tells the thread that packs a layer to give it up."""
-
-    __slots__ = ("wanted",)
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    def set(self) -> None:
-        self.wanted = True
-
-
-class Stopped(InlayError):
-    """Packing was given up, because nobody wants the blob any more."""
-
-
 def pack_layer(
     entries: Iterable[Entry],
     content: ContentStore,
     codec: Codec,
     *,
-    stop: Stop,
     mtime_limit_ns: int | None = None,
     directory: str = "",
 ) -> PackedLayer:
     """Make the blob of a layer with `entries`, and fill the layer directory `directory` if that is wanted too.
 
     In the archive no time is after `mtime_limit_ns`, and of extended attributes only those are that BuildKit
-    keeps; the directory has all as they are. Setting `stop` raises `Stopped`: nothing is left in the store.
+    keeps; the directory has all as they are. Where that fails, nothing is left in the store.
     """
     with content.ingest(digested=True) as ingest:
-        with BlobWriter(_Sink(ingest, stop), codec) as out:
+        with BlobWriter(ingest, codec) as out:
             archive = _Archive(TarWriter(out), mtime_limit_ns)
             if directory:
                 apply_entries(archive.tapped(entries), directory)
@@ -83,19 +65,6 @@ def pack_layer(
         packed = out.packed
         ingest.commit(packed.digest)
     return PackedLayer(Descriptor(codec.media_type, packed.digest, packed.size), packed.diff_id)
-
-
-class _Sink:
-    """Takes the blob's bytes until it is told to stop."""
-
-    def __init__(self, ingest: Ingest, stop: Stop) -> None:
-        self._ingest = ingest
-        self._stop = stop
-
-    def write(self, data: bytes | memoryview, /) -> None:
-        if self._stop.wanted:
-            raise Stopped("a layer was not packed, because the build ended")
-        self._ingest.write(data)
 
 
 class _Archive:

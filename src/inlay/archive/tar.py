@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from inlay.errors import ContentError
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class TarWriter:
             left -= n
 
     def _flush(self) -> None:
+        check_cancelled()
         if self._used:
             self._out.write(self._view[: self._used])
             self._used = 0

@@ -13,6 +13,7 @@ import stat
 
 from inlay.archive import whiteout
 from inlay.archive.diff import FOLDER, Tree, all_xattrs, is_same, list_names, lstat, open_tree
+from inlay.tasks import check_cancelled
 
 
 class _Folder:
@@ -38,6 +39,7 @@ def tidy_layer(layer_directory: Tree, lower: Tree) -> None:
     stack = [_Folder(b"", open_tree(layer_directory), open_tree(lower), same=False)]
     try:
         while stack:
+            check_cancelled()
             folder = stack[-1]
             if not folder.names:
                 _leave(stack)

@@ -13,6 +13,7 @@ import stat as mode_bits
 from _operator import itemgetter
 
 from inlay.errors import SourceError
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ class Tree:
         return os.open(name, _FOLDER, dir_fd=folder.fd)
 
     def enter(self, folder: Folder, name: str, state: object = None) -> Folder:
-        """Open the folder `name` in `folder`."""
+        """Open the folder `name` in `folder`. Every walk comes by here for each."""
+        check_cancelled()
         path = f"{folder.path}/{name}"
         if path.count("/") > MAX_DEPTH:
             raise SourceError(f"{shown(path)} lies more than {MAX_DEPTH} folders deep")

@@ -17,11 +17,11 @@ from inlay.archive.digestmemory import folder_key, subfolder_key
 from inlay.archive.tree import shown
 from inlay.digest import EMPTY, sha256
 from inlay.errors import SourceError
+from inlay.tasks import check_cancelled, start_thread
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from threading import Thread
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from inlay.archive.digestmemory import DigestMemory
@@ -229,7 +229,7 @@ class _File:
         self._path = f"{folder.path}/{name}"
         self._size = stat.st_size
         self._digest = ""
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._fd = fd = tree.open(folder, name)
         try:
             self._hash = sha256(header(stat, tree.owner(stat), xattrs=tree.xattrs_of(fd)), size=stat.st_size)
@@ -242,6 +242,7 @@ class _File:
         size, fd = 0, self._fd
         try:
             while size < self._size and (n := os.readv(fd, (buffer,))):
+                check_cancelled()
                 self._hash.update(buffer if n == len(buffer) else memoryview(buffer)[:n])
                 size += n
         finally:
@@ -256,7 +257,7 @@ class _File:
             self._digest = self.read(buffer)
         except OSError as error:
             self._error = self._tree.unreadable(self._path, error)
-        except Exception as error:
+        except BaseException as error:  # belongs to whoever asks for the digest
             self._error = error
 
     def settle(self) -> str:
@@ -358,11 +359,13 @@ def _hashed_parts(parts: list[tuple[str, str]]) -> str:
 class _Crew:
     """Threads that read big files while the caller goes on; each lives as long as there is work."""
 
-    __slots__ = ("_files", "_threads")
+    __slots__ = ("_at_work", "_files", "_joins")
 
     def __init__(self) -> None:
         self._files: deque[_File] = deque()
-        self._threads: list[Thread] = []
+        self._at_work: deque[None] = deque()
+        """One for each thread that looks for files."""
+        self._joins: list[Callable[[], object]] = []
 
     def take(self, file: _File) -> bool:
         """Leave `file` to a thread; False if there is no use in that."""
@@ -370,20 +373,20 @@ class _Crew:
         if not others or len(self._files) >= _WAITING:
             return False
         self._files.append(file)
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        if len(self._threads) < others:
-            import threading
-
-            thread = threading.Thread(target=self._work, name="inlay-digest", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        if len(self._at_work) < others:
+            self._at_work.append(None)
+            self._joins.append(start_thread(self._work_aside))
         return True
 
     def finish(self) -> None:
         """Help until all files are read."""
         self._work()
-        for thread in self._threads:
-            thread.join()
+        for join in self._joins:
+            join()
+
+    def _work_aside(self) -> None:
+        self._work()
+        self._at_work.pop()
 
     def _work(self) -> None:
         buffer = bytearray(_CHUNK) if self._files else None

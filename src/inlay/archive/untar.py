@@ -23,6 +23,7 @@ from inlay.archive.tar import (
 )
 from inlay.errors import ContentError
 from inlay.filebytes import write_all
+from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ class TarReader:
         """Read on to the end of the source: what follows the archive counts for a layer's diff id too."""
         while self._end:
             self.position += self._end - self._start
-            self._start = 0
-            self._end = self._source.readinto(self._buffer) or 0
+            self._refill()
 
     def _copy_segment(self, fd: int, offset: int, length: int) -> None:
         os.lseek(fd, offset, os.SEEK_SET)
@@ -115,7 +115,7 @@ class TarReader:
     def _some(self, most: int = 1 << 62) -> memoryview:
         """Some more data of the current entry: valid until anything more is read."""
         if self._start == self._end:
-            self._start, self._end = 0, self._source.readinto(self._buffer) or 0
+            self._refill()
             if not self._end:
                 raise ContentError("the archive ends inside a file")
         size = min(self._end - self._start, self._left, most)
@@ -124,6 +124,11 @@ class TarReader:
         self._left -= size
         self.position += size
         return part
+
+    def _refill(self) -> None:
+        """Put the next bytes of the source in the place of those that were taken."""
+        check_cancelled()
+        self._start, self._end = 0, self._source.readinto(self._buffer) or 0
 
     def _next(self) -> Entry | None:
         """Skip to the next header and read it, with the extension headers before it."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.archive.codecs import Codec
-    from inlay.archive.packing import PackedLayer, Stop
+    from inlay.archive.packing import PackedLayer
     from inlay.archive.planned import PlannedLayer
     from inlay.content import ContentStore
     from inlay.refs.availability import Availability
@@ -77,9 +77,6 @@ class Packing:
 
         Raises `SourceError` for a file that cannot be read, `ContentError` for one that changes meanwhile.
         """
-        from inlay.archive.packing import Stop
-
-        stop = Stop()
         roots = await self._unpacking.directories(base) if mounted else []
         incoming = await in_thread(self._snapshotter().receive) if mounted else None
         try:
@@ -92,9 +89,7 @@ class Packing:
                 planned,
                 codec,
                 incoming.directory if incoming is not None else "",
-                stop,
                 limiter=self._disk,
-                abort=stop.set,
             )
             return packed, incoming.commit() if incoming is not None else None
         finally:
@@ -122,18 +117,18 @@ class Packing:
 
     async def _write_blob(self, directory: LayerDir, lower: int | None, codec: Codec) -> PackedLayer:
         from inlay.archive.diff import layer_entries
-        from inlay.archive.packing import Stop, pack_layer
+        from inlay.archive.packing import pack_layer
 
-        stop, limit_ns = Stop(), self._mtime_limit_ns()
+        limit_ns = self._mtime_limit_ns()
 
         def write() -> PackedLayer:
             entries = layer_entries(self._snapshotter().upper(directory), lower=lower)
-            return pack_layer(entries, self._content, codec, stop=stop, mtime_limit_ns=limit_ns)
+            return pack_layer(entries, self._content, codec, mtime_limit_ns=limit_ns)
 
-        return await in_thread(write, limiter=self._disk, abort=stop.set)
+        return await in_thread(write, limiter=self._disk)
 
     def _write_planned(
-        self, planned: PlannedLayer, codec: Codec | None, directory: str, stop: Stop
+        self, planned: PlannedLayer, codec: Codec | None, directory: str
     ) -> PackedLayer | None:
         from inlay.archive.layer import apply_entries
         from inlay.archive.packing import pack_layer
@@ -145,6 +140,4 @@ class Packing:
                 apply_entries(entries, directory)
                 return None
             limit_ns = self._mtime_limit_ns()
-            return pack_layer(
-                entries, self._content, codec, stop=stop, mtime_limit_ns=limit_ns, directory=directory
-            )
+            return pack_layer(entries, self._content, codec, mtime_limit_ns=limit_ns, directory=directory)
