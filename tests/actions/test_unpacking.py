@@ -182,3 +182,12 @@ def test_a_broken_archive_is_an_error(add: Callable[..., Path]) -> None:
     data = gzip.compress(archive((member("a"), os.urandom(3000)), (member("b"), os.urandom(3000))))
     with pytest.raises(ContentError):
         add(data[: len(data) // 2])
+
+
+def test_a_file_of_which_not_all_could_be_written_is_not_there(
+    add: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = archive((member("first"), b"all of it"), (member("second"), bytes(1 << 20)))
+    with pytest.raises(ContentError, match="ends inside a file"):
+        add(whole[: 1 << 19])
+    assert os.listdir(tmp_path / "root/to") == ["first"]

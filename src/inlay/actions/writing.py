@@ -173,6 +173,9 @@ class WritableTree:
                 os.utime(fd, ns=entry.times)
             if entry.xattrs:
                 _set_xattrs(fd, entry.xattrs)
+        except BaseException:
+            os.unlink(name, dir_fd=here)  # in a folder of the user's nothing else would take it away
+            raise
         finally:
             os.close(fd)
 
