@@ -267,6 +267,16 @@ def lay_out(root: Path, files: list[tuple[str, str, int, tuple[int, int], int, s
     return root
 
 
+def test_folders_on_the_way_keep_their_times(tmp_path: Path) -> None:
+    (tmp_path / "base/a/b/c").mkdir(parents=True)
+    for name in ("a/b/c", "a/b", "a"):
+        os.utime(tmp_path / "base" / name, (EPOCH - 1000, EPOCH - 1000))
+    make = MakeDirectory("/a/b/d", 0o755, make_parents=True, owner=None, timestamp=(EPOCH - 5) * 10**9)
+    with Both(tmp_path / "both", tmp_path / "base") as both:
+        for action in (MakeFile("/a/b/c/f", 0o644, b"", owner=None, timestamp=-1), make):
+            assert both.do([FileAction(0, EMPTY, action=action)], {})
+
+
 OWNER = st.sampled_from([None, Owner(User(id=7), User(id=8))])
 COPIES = st.builds(
     Copy,

@@ -155,7 +155,7 @@ class NotedLayer:
         status = self._below.lstat(path)
         if status is None or not mode_bits.S_ISDIR(status.st_mode):
             raise Unnoted
-        folder = PlannedFile(_looks(status), self._now_ns)
+        folder = PlannedFile(_looks(status), status.st_mtime_ns)  # it stays, unless something is put into it
         folder.below = folder.looks
         folder.xattrs = self._kept(self._below.xattrs(path))
         parent = self._folder(above)

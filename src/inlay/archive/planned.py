@@ -51,7 +51,8 @@ class PlannedFile:
     def status(self) -> os.stat_result:
         """As `lstat` would tell; what no action asks for is 0."""
         mode, uid, gid = self.looks
-        return os.stat_result((mode, 0, 0, self.names, uid, gid, self.size, 0, 0, 0))
+        fields = (mode, 0, 0, self.names, uid, gid, self.size, 0, self.mtime_ns // 10**9, 0)
+        return os.stat_result(fields, {"st_mtime_ns": self.mtime_ns})
 
     @property
     def size(self) -> int:
