@@ -12,21 +12,21 @@ from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inlay.oci.descriptor import Descriptor
-    from inlay.registry.repository import Endpoint, Repository
+    from inlay.registry.client import Client, Endpoint
 
 
 class BlobReader(io.RawIOBase):
     """A blob's bytes from a registry; lost connections are replaced without the reader noticing."""
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, offset: int) -> None:
-        self._repository = repository
+    def __init__(self, client: Client, descriptor: Descriptor, offset: int) -> None:
+        self._client = client
         self._descriptor = descriptor
         self._offset = offset
         self._failures = 0
         self._progress = offset
         self._response: Response | None = None
         if offset < descriptor.size or not descriptor.size:
-            self._response = _open(repository, descriptor, offset)
+            self._response = _open(client, descriptor, offset)
 
     def readable(self) -> bool:
         return True
@@ -43,7 +43,7 @@ class BlobReader(io.RawIOBase):
                 self._response = self._resume(error)
                 continue
             self._offset += count
-            self._repository.transport.traffic.add_pulled(count)
+            self._client.transport.traffic.add_pulled(count)
             return count
         return 0
 
@@ -53,14 +53,14 @@ class BlobReader(io.RawIOBase):
             self._failures = 0
         self._progress = self._offset
         self._failures += 1
-        repository = self._repository
-        reference = f"{repository}@{self._descriptor.digest}"
-        url = repository.transport.url(repository.host, "/")
-        lost = repository.transport.lost(Request("GET", url, "pull", reference), error)
+        client = self._client
+        reference = f"{client}@{self._descriptor.digest}"
+        url = client.transport.url(client.host, "/")
+        lost = client.transport.lost(Request("GET", url, "pull", reference), error)
         failure = TransientError(lost)
         failure.__cause__ = error
-        repository.transport.wait_again(self._failures, failure)
-        return _open(repository, self._descriptor, self._offset)
+        client.transport.wait_again(self._failures, failure)
+        return _open(client, self._descriptor, self._offset)
 
     def close(self) -> None:
         response = getattr(self, "_response", None)
@@ -70,19 +70,19 @@ class BlobReader(io.RawIOBase):
         super().close()
 
 
-def _open(repository: Repository, descriptor: Descriptor, offset: int) -> Response:
-    return repository._read(lambda endpoint: _open_at(repository, endpoint, descriptor, offset))
+def _open(client: Client, descriptor: Descriptor, offset: int) -> Response:
+    return client.read(lambda endpoint: _open_at(client, endpoint, descriptor, offset))
 
 
-def _open_at(repository: Repository, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> Response:
-    request = repository._request(
-        "GET", f"blobs/{descriptor.digest}", "pull", repository._named(descriptor.digest), endpoint=endpoint
+def _open_at(client: Client, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> Response:
+    request = client.request(
+        "GET", f"blobs/{descriptor.digest}", "pull", client.named(descriptor.digest), endpoint=endpoint
     )
     if offset:
         request = request._replace(headers={"Range": f"bytes={offset}-"})
-    response = repository.transport.open(request)
+    response = client.transport.open(request)
     if response.status not in (200, 206):
-        raise repository.transport.refusal(response, request)
+        raise client.transport.refusal(response, request)
     start = _range_start(response) if response.status == 206 else 0
     end = descriptor.size if response.length is None else start + response.length
     if start not in (0, offset) or end != descriptor.size:

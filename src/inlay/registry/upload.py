@@ -14,12 +14,14 @@ from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import BinaryIO
+    from typing import BinaryIO, Literal
 
     from inlay.oci.descriptor import Descriptor
-    from inlay.registry.repository import Pushed, Repository
+    from inlay.registry.client import Client
     from inlay.registry.url import Url
     from inlay.registry.wire import Response
+
+    Pushed = Literal["exists", "mounted", "pushed"]
 
 _RANGE = regexp(r"(?:bytes=)?0-([0-9]{1,18})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -28,21 +30,21 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 class _Session:
     """An upload that a registry has opened: where its bytes go, and how many it has."""
 
-    __slots__ = ("_repository", "_scopes", "location", "offset")
+    __slots__ = ("_client", "_scopes", "location", "offset")
 
-    def __init__(self, repository: Repository, scopes: frozenset[str]) -> None:
-        self._repository = repository
+    def __init__(self, client: Client, scopes: frozenset[str]) -> None:
+        self._client = client
         self._scopes = scopes
         self.location: Url | None = None
         self.offset = 0
 
     def request(self, method: str, url: Url, reference: str) -> Request:
-        return Request(method, url, "push", reference, self._repository.host, self._scopes)
+        return Request(method, url, "push", reference, self._client.host, self._scopes)
 
     def begin(self, reference: str, query: Mapping[str, str] = {}, *, attempts: int = 0) -> bool:
         """Open an upload; False when the registry mounted the blob instead."""
-        transport = self._repository.transport
-        url = transport.url(self._repository.host, f"/v2/{self._repository.path}/blobs/uploads/")
+        transport = self._client.transport
+        url = transport.url(self._client.host, f"/v2/{self._client.path}/blobs/uploads/")
         request = self.request("POST", url.with_query(**query) if query else url, reference)
         request = request._replace(attempts=attempts)
         with transport.open(request) as response:
@@ -56,7 +58,7 @@ class _Session:
     def moved(self, request: Request, response: Response) -> None:
         """Take over the new location that an answer names."""
         if response.header("location"):
-            self.location = self._repository.transport.redirected(request, response.header("location"))
+            self.location = self._client.transport.redirected(request, response.header("location"))
 
     def look_again(self, reference: str) -> None:
         """After a failure: ask how much came; without a clear answer the next try begins a new upload."""
@@ -65,7 +67,7 @@ class _Session:
             return
         request = self.request("GET", location, reference)
         try:
-            with self._repository.transport.attempt(request) as response:
+            with self._client.transport.attempt(request) as response:
                 had = _RANGE.fullmatch(response.header("range"))
                 if response.status == 204 and had and int(had[1]):  # 0-0 is said of nothing and of one byte
                     self.location, self.offset = location, int(had[1]) + 1
@@ -74,46 +76,46 @@ class _Session:
             return
 
 
-def open_upload(repository: Repository) -> Url:
+def open_upload(client: Client) -> Url:
     """Open an upload for a blob that is still to be made, in one try; return where its bytes are to go."""
-    session = _Session(repository, repository._push_scope)
-    session.begin(str(repository), attempts=1)
+    session = _Session(client, client.push_scope)
+    session.begin(str(client), attempts=1)
     assert session.location is not None
     return session.location
 
 
-def cancel_upload(repository: Repository, place: Url) -> None:
+def cancel_upload(client: Client, place: Url) -> None:
     """Tell the registry that nothing will come. It need not know how to cancel."""
-    request = _Session(repository, repository._push_scope).request("DELETE", place, str(repository))
-    repository.transport.open(request._replace(attempts=1)).close()
+    request = _Session(client, client.push_scope).request("DELETE", place, str(client))
+    client.transport.open(request._replace(attempts=1)).close()
 
 
 def push_blob(
-    repository: Repository,
+    client: Client,
     descriptor: Descriptor,
     open_source: Callable[[], BinaryIO],
     *,
     mount_from: str,
     place: Url | None,
 ) -> Pushed:
-    """Mount or upload a blob that `repository` is not known to have (see `Repository.push_blob`); `place` is that of
+    """Mount or upload a blob that the repository is not known to have (see `Repository.push_blob`); `place` is that of
     an upload that was opened before, to use if there is nothing to mount from."""
-    reference = f"{repository}@{descriptor.digest}"
-    scopes = repository._push_scope
+    reference = f"{client}@{descriptor.digest}"
+    scopes = client.push_scope
     if mount_from:
-        reading = {f"repository:{mount_from}:pull"} if mount_from != repository.path else set()
-        mounting = _Session(repository, scopes | reading)
+        reading = {f"repository:{mount_from}:pull"} if mount_from != client.path else set()
+        mounting = _Session(client, scopes | reading)
         query = {"mount": str(descriptor.digest), "from": mount_from}
         if not _try_mount(mounting, reference, query):
             return "mounted"
-    session = _Session(repository, scopes)
+    session = _Session(client, scopes)
     session.location = ahead = mounting.location if mount_from else place
 
     def attempt() -> None:
         try:
             if session.location is None:
                 session.begin(reference)
-            _send(session, repository, descriptor, open_source)
+            _send(session, client, descriptor, open_source)
         except TransientError:
             session.look_again(reference)
             raise
@@ -124,7 +126,7 @@ def push_blob(
             ahead = session.location = None  # a registry may have forgotten what was opened a while ago
             attempt()
 
-    repository.transport.retry(attempt)
+    client.transport.retry(attempt)
     return "pushed"
 
 
@@ -137,10 +139,10 @@ def _try_mount(session: _Session, reference: str, query: dict[str, str]) -> bool
 
 
 def _send(
-    session: _Session, repository: Repository, descriptor: Descriptor, open_source: Callable[[], BinaryIO]
+    session: _Session, client: Client, descriptor: Descriptor, open_source: Callable[[], BinaryIO]
 ) -> None:
     """Send what is missing of a blob and name its digest."""
-    reference, transport = f"{repository}@{descriptor.digest}", repository.transport
+    reference, transport = f"{client}@{descriptor.digest}", client.transport
     location, left = session.location, descriptor.size - session.offset
     assert location is not None
     body = Body(lambda: _opened_at(open_source, session.offset), left)
