@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,6 +63,18 @@ def test_who_may_not_execute_it_is_refused(spec: ProcessSpec, tmp_path: Path) ->
     assert told(spec._replace(uid=owner), "/own") == 0
     assert told(spec._replace(uid=4321, gid=4321), "/own") == errno.EACCES
     assert told(spec._replace(uid=owner), "/none") == told(spec, "/bin") == errno.EACCES
+
+
+def test_what_is_no_file_is_not_opened(spec: ProcessSpec, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "root/pipe", 0o755)
+    put(tmp_path / "root/script", b"#!/pipe\n")
+    writer = threading.Thread(target=lambda: os.close(os.open(tmp_path / "root/pipe", os.O_WRONLY)))
+    writer.start()  # and waits for a reader
+    assert told(spec, "/script") == told(spec, "/pipe") == errno.EACCES
+    writer.join(0.2)
+    assert writer.is_alive()
+    os.close(os.open(tmp_path / "root/pipe", os.O_RDONLY))
+    writer.join()
 
 
 def test_scripts_that_interpret_each_other_show_no_reason(spec: ProcessSpec, tmp_path: Path) -> None:

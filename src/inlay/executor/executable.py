@@ -131,12 +131,13 @@ def _loader(spec: ProcessSpec, path: str, *, wide: bool, order: Literal["little"
 
 def _read_program(spec: ProcessSpec, path: str) -> bytes:
     """The beginning of a file that the step may execute; raises what executing it would, as OSError."""
-    fd = _open(spec, path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = _open(spec, path, os.O_PATH)  # an image may have device nodes
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or not _may_execute(spec, found):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return os.read(fd, _HEAD_SIZE)
+        with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:
+            return file.read(_HEAD_SIZE)
     finally:
         os.close(fd)
 
