@@ -377,6 +377,22 @@ def test_a_signal_ends_the_work_whenever_it_comes() -> None:
     assert time.monotonic() - begun < 50
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_what_a_call_gives_to_one_that_was_cancelled_is_discarded(is_cancelled: bool) -> None:
+    discarded: list[str] = []
+
+    async def main() -> None:
+        task = start(in_thread(lambda: "made", discard=discarded.append))
+        time.sleep(0.2)  # by now it is made, and not yet handed over
+        if is_cancelled:
+            task.cancel()
+        await all_done([task])
+        assert task.succeeded is not is_cancelled
+
+    run(main())
+    assert discarded == (["made"] if is_cancelled else [])
+
+
 def test_where_no_thread_can_be_started_the_run_ends_and_says_so() -> None:
     code = (
         "import _thread, os, resource, sys\n"

@@ -436,12 +436,14 @@ async def in_thread(
     *args: Any,
     limiter: Limiter | None = None,
     abort: Callable[[], None] | None = None,
+    discard: Callable[[T], object] | None = None,
 ) -> T:
     """Call `function(*args)` on another thread and wait for its value.
 
     `limiter` bounds how many calls of its kind run at once. When the caller is cancelled, the call should return
     soon: what takes its time calls `check_cancelled` now and then, and for what cannot, `abort` is called on
-    the loop's thread (to kill a process, to close a socket). The call is always waited for.
+    the loop's thread (to kill a process, to close a socket). The call is always waited for; if it gives a value
+    nevertheless, `discard` gets that, which nobody else does.
     """
     loop = _loop()
     future: Task[T] = Task(loop)
@@ -475,6 +477,8 @@ async def in_thread(
     except Cancelled:
         future.cancel()
         await _ended(future)
+        if discard is not None and future.succeeded:
+            discard(future.result())
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,7 +13,7 @@ from inlay.actions.mounts import StepMounts
 from inlay.errors import SolveError
 from inlay.llb.ops import CACHE, EMPTY, LOCKED, CacheOption, ExecOp, Mount
 from inlay.refs.ref import SCRATCH
-from inlay.tasks import Limiter, run
+from inlay.tasks import Limiter, all_done, run, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,17 @@ def test_one_that_cannot_be_undone_does_not_keep_the_others(worker: OneRoot) -> 
 
     with pytest.raises(OSError, match="the disk is broken"):
         run(step())
+    assert worker.are_free()
+
+
+def test_a_cache_that_is_taken_for_a_step_that_is_cancelled_is_let_go_of(worker: OneRoot) -> None:
+    async def step() -> None:
+        taking = start(worker.cache_mounts.take(OPTIONS[0], None))
+        time.sleep(0.3)  # by now it is taken, and not yet handed over
+        taking.cancel()
+        await all_done([taking])
+
+    run(step())
     assert worker.are_free()
 
 

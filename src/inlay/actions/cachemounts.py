@@ -66,7 +66,13 @@ class CacheMounts:
         name = cache_name(option, base)
         stop: list[bool] = []
         return await in_thread(
-            self._take, name, option, tree, lambda: bool(stop), abort=lambda: stop.append(True)
+            self._take,
+            name,
+            option,
+            tree,
+            lambda: bool(stop),
+            abort=lambda: stop.append(True),
+            discard=CacheMount.release,
         )
 
     def _take(

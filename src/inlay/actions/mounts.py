@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from inlay.actions.cachemounts import CacheMount
+    from inlay.actions.secrets import SecretFile
+    from inlay.actions.sshagent import AgentSocket
     from inlay.actions.worker import Result, Worker
     from inlay.archive.tree import Tree
     from inlay.executor.executor import Mount as RunMount
@@ -167,7 +169,7 @@ class StepMounts:
     async def _add_secret(self, mount: Mount) -> None:
         if mount.secret is None:
             raise SolveError(f"secret mount {mount.dest} has no secret options")
-        secret = await in_thread(self._worker.secrets.mount, mount.secret)
+        secret = await in_thread(self._worker.secrets.mount, mount.secret, discard=_close)
         if secret is not None:
             self._held.append(secret.close)
             self.mounts.append(Bind(mount.dest, secret.fd, secret.name, readonly=True, only_data=True))
@@ -178,10 +180,15 @@ class StepMounts:
         dest = mount.dest or f"/run/buildkit/ssh_agent.{number}"
         from inlay.actions.sshagent import NAME as AGENT
 
-        agent = await in_thread(self._worker.secrets.agent, mount.ssh)
+        agent = await in_thread(self._worker.secrets.agent, mount.ssh, discard=_close)
         if agent is not None:
             self._held.append(agent.close)
             self.mounts.append(Bind(dest, agent.fd, AGENT, only_data=True))
+
+
+def _close(made: AgentSocket | SecretFile | None) -> None:
+    if made is not None:
+        made.close()
 
 
 def _release_all(held: Sequence[Callable[[], None]]) -> None:

@@ -59,12 +59,14 @@ class Mounted:
     async def own_view(self, ref: Ref) -> View:
         """A read-only mount of `ref`; the caller closes it."""
         directories = await self._unpacking.directories(ref)
-        return await in_thread(self._snapshotter().view, directories, limiter=self._disk)
+        view = self._snapshotter().view
+        return await in_thread(view, directories, limiter=self._disk, discard=lambda made: made.close())
 
     async def prepare(self, ref: Ref) -> Active:
         """A writable mount on top of `ref`; the caller commits or discards it."""
         directories = await self._unpacking.directories(ref)
-        return await in_thread(self._snapshotter().prepare, directories, limiter=self._disk)
+        prepare = self._snapshotter().prepare
+        return await in_thread(prepare, directories, limiter=self._disk, discard=lambda made: made.discard())
 
     async def stack(self, ref: Ref) -> tuple[Tree | None, list[PlannedLayer]]:
         """`ref` to look things up in: a tree, and the layers on top of it that are known without one."""

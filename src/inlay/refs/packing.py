@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inlay.refs.ref import Layer
     from inlay.refs.table import LayerTable
     from inlay.refs.unpacking import Unpacking
-    from inlay.snapshot.snapshotter import LayerDir, Snapshotter
+    from inlay.snapshot.snapshotter import Incoming, LayerDir, Snapshotter
     from inlay.tasks import Limiter, Task
 
 
@@ -78,7 +78,9 @@ class Packing:
         Raises `SourceError` for a file that cannot be read, `ContentError` for one that changes meanwhile.
         """
         roots = await self._unpacking.directories(base) if mounted else []
-        incoming = await in_thread(self._snapshotter().receive) if mounted else None
+        incoming: Incoming | None = None
+        if mounted:
+            incoming = await in_thread(self._snapshotter().receive, discard=lambda made: made.discard())
         try:
             if incoming is not None and roots:
                 from inlay.snapshot.snapshotter import copy_root_looks
