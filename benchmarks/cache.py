@@ -25,8 +25,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inlay import tasks
-from inlay.archive.contenthash import content_digest
-from inlay.archive.digestmemory import DigestMemory
 from inlay.cache.config import graph_of, parse_config
 from inlay.digest import Digest
 from inlay.llb.keys import WHOLE_TREE
@@ -37,6 +35,8 @@ from inlay.solver.keys import CONTENT, CacheInput, CacheMap, output_key
 from inlay.solver.solver import Solver
 from inlay.solver.vertex import Edge, inputs_first
 from inlay.sources.local import LocalContext
+from inlay.trees.contenthash import content_digest
+from inlay.trees.digestmemory import DigestMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inlay.actions.file import plan_action
-from inlay.actions.noting import NotedLayer
-from inlay.actions.writing import WritableTree
+from inlay.actions.files.action import plan_action
+from inlay.actions.files.noting import NotedLayer
+from inlay.actions.files.writing import WritableTree
 from inlay.archive.codecs import Gzip, Uncompressed, Zstd
 from inlay.archive.compression import BlobWriter
-from inlay.archive.contenthash import content_digest
 from inlay.archive.diff import layer_entries
 from inlay.archive.layer import apply_layer
 from inlay.archive.packing import Stop, pack_layer
-from inlay.archive.sourcefile import Sources
 from inlay.archive.tar import write_entries
 from inlay.cache.config import config_of, graph_of, parse_config
-from inlay.content import ContentStore
+from inlay.content.store import ContentStore
 from inlay.digest import Digest
 from inlay.dockerfile.frontend import convert
 from inlay.dockerfile.options import ConvertOptions
@@ -34,11 +32,13 @@ from inlay.platform import host
 from inlay.solver.index import CacheIndex
 from inlay.solver.keys import RecordNode, stack
 from inlay.sources.local import LocalContext
+from inlay.trees.contenthash import content_digest
+from inlay.trees.sourcefile import Sources
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inlay.dockerfile.conversion import Result
+    from inlay.dockerfile.conversion import ConvertedPlatform
 
 FILES, FILE_SIZE, STEPS, MIB = 2000, 4096, 120, 1 << 20
 COPY_ALL = Copy("/", "/app", mode=-1, timestamp=-1, create_dest_path=True, copy_dir_contents=True)
@@ -61,7 +61,7 @@ class NoImages:
         pass
 
 
-def converted(dockerfile: bytes) -> Result:
+def converted(dockerfile: bytes) -> ConvertedPlatform:
     (result,) = convert(dockerfile, ConvertOptions.parse({}, host()), NoImages()).results  # type: ignore[arg-type]
     return result
 

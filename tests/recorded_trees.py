@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from inlay.actions.fileop import chain, perform, read_by
-from inlay.actions.writing import WritableTree
-from inlay.archive.tree import Tree
+from inlay.actions.files.op import chain, perform, read_by
+from inlay.actions.files.writing import WritableTree
 from inlay.llb.ops import EMPTY, FileOp
 from inlay.sources.local import LocalContext
+from inlay.trees.tree import Tree
 from llb_decode import decode_op
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: devices and foreign owners")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.accounts import entries
+from inlay.system.accounts import entries
 
 
 def test_lines_have_fields_and_blank_ones_are_none() -> None:

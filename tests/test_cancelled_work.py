@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cancelled import stops_when_cancelled
-from inlay.actions.fileop import copy_tree
+from inlay.actions.files.op import copy_tree
 from inlay.archive.codecs import Gzip, Uncompressed
-from inlay.archive.contenthash import content_digest
 from inlay.archive.diff import diff_trees, is_same, lstat
 from inlay.archive.layer import apply_entries, apply_layer
 from inlay.archive.packing import pack_layer
-from inlay.archive.tar import Entry, encode_header, write_entries
+from inlay.archive.tar import TarEntry, encode_header, write_entries
 from inlay.archive.tidy import tidy_layer
-from inlay.archive.tree import Tree
 from inlay.archive.untar import TarReader
-from inlay.content import ContentStore
+from inlay.content.store import ContentStore
 from inlay.digest import Digest
-from inlay.filebytes import copy_data
 from inlay.layout import LayoutFolder, write_archive
 from inlay.llb.keys import ContentSelector
 from inlay.oci.descriptor import OCI_LAYER, Descriptor
+from inlay.system.filebytes import copy_data
+from inlay.trees.contenthash import content_digest
+from inlay.trees.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,11 +110,11 @@ def unpack_a_layer(source: Path) -> None:
 
 
 def unpack_entries(source: Path) -> None:
-    apply_entries([Entry(b"empty")], str(source.parent / "target"))
+    apply_entries([TarEntry(b"empty")], str(source.parent / "target"))
 
 
 def pass_over_an_archive(source: Path) -> None:
-    reader = TarReader(io.BytesIO(encode_header(Entry(b"f", size=SIZE)) + ZEROS + bytes(1024)))
+    reader = TarReader(io.BytesIO(encode_header(TarEntry(b"f", size=SIZE)) + ZEROS + bytes(1024)))
     assert [entry.name for entry in reader] == [b"f"]
 
 
@@ -147,8 +147,8 @@ def write_an_image_archive(source: Path) -> None:
     write_archive(io.BytesIO(), [BLOB], [(BLOB, lambda: other.open_blob(BLOB))])
 
 
-def data_entry(source: Path) -> Entry:
-    return Entry(b"data", size=SIZE, open=lambda: os.open(source / "data", os.O_RDONLY))
+def data_entry(source: Path) -> TarEntry:
+    return TarEntry(b"data", size=SIZE, open=lambda: os.open(source / "data", os.O_RDONLY))
 
 
 def filled_store(source: Path) -> ContentStore:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.content import ContentStore
+from inlay.content.store import ContentStore
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, DigestMismatch, UsageError
 from inlay.layout import Layout, LayoutArchive, LayoutFolder, open_layout, write_archive

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from inlay import linux
+from inlay.system import linux
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("heavy", ["asyncio", "http.client", "dataclasses", "ssl", "subprocess", "tarfile"])
 def test_the_command_line_starts_without(heavy: str) -> None:
-    code = f"import sys, inlay.__main__, inlay.cli, inlay.builder; print({heavy!r} in sys.modules)"
+    code = f"import sys, inlay.__main__, inlay.cli, inlay.engine.build; print({heavy!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from inlay.digest import Digest, hasher, is_digest, sha256, text_sha256
 from inlay.errors import RegistryError
+from inlay.golang.timestamp import parse_ns
 from inlay.reference import _has_digest_shape, _is_domain, is_path, is_tag
 from inlay.registry.url import Url, is_loopback
-from inlay.timestamp import parse_ns
 
 LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 SHAPES = {

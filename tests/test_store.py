@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inlay.errors import UsageError
-from inlay.store import Store
+from inlay.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

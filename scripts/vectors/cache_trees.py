@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from inlay import tasks
-from inlay.actions.fileop import chain, perform, read_by
-from inlay.actions.writing import WritableTree
-from inlay.archive.contenthash import content_digest
-from inlay.archive.tree import Tree
-from inlay.content import VerifyingReader
+from inlay.actions.files.op import chain, perform, read_by
+from inlay.actions.files.writing import WritableTree
+from inlay.content.store import VerifyingReader
 from inlay.digest import Digest
 from inlay.llb.ops import EMPTY, FileOp, SourceOp
 from inlay.oci.descriptor import OCI_LAYER_GZIP, Descriptor
@@ -27,7 +25,9 @@ from inlay.refs.ref import Ref
 from inlay.refs.store import RefStore
 from inlay.solver.keys import CONTENT, output_key
 from inlay.sources.local import LocalContext
-from inlay.store import Store
+from inlay.store.store import Store
+from inlay.trees.contenthash import content_digest
+from inlay.trees.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,7 +22,7 @@ from inlay.reference import parse as parse_reference
 from vectors.surroundings import dockerfile_of
 
 if TYPE_CHECKING:
-    from inlay.dockerfile.conversion import Result
+    from inlay.dockerfile.conversion import ConvertedPlatform
     from inlay.dockerfile.linter import LintWarning
     from vectors import Pair
     from vectors.surroundings import Surroundings
@@ -118,7 +118,7 @@ def _options(record: dict[str, Any], files: dict[str, str]) -> ConvertOptions:
     )
 
 
-def _result(result: Result) -> dict[str, Any]:
+def _result(result: ConvertedPlatform) -> dict[str, Any]:
     vertices = result.definition.vertices
     names = [{**dict(each.notes.description), "llb.customname": each.name} for each in vertices]
     return {

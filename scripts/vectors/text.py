@@ -9,8 +9,8 @@ from inlay.dockerfile.giturl import NotGitError, read_git_url
 from inlay.dockerfile.ignore import parse_ignore
 from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, UsageError
-from inlay.gotext import quote, valid
-from inlay.patterns import PatternMatcher
+from inlay.golang.patterns import PatternMatcher
+from inlay.golang.text import quote, valid
 from inlay.platform import Platform, format_platform, normalise
 from inlay.platform import parse as parse_platform
 from inlay.reference import parse as parse_reference

@@ -18,8 +18,8 @@ from inlay.notation import (
     separate_caches,
     with_inline_cache,
 )
-from inlay.privileges import is_privileged
 from inlay.request import BuildRequest, BuildResult
+from inlay.system.privileges import is_privileged
 from inlay.typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def build(
         local_cache=local_cache,
     )
     if is_privileged():
-        from inlay.builder import build as run_build
+        from inlay.engine.build import build as run_build
 
         return run_build(request, on_event, cancellation=cancellation)
-    from inlay.apart import build_apart
+    from inlay.engine.apart import build_apart
 
     return build_apart(request, on_event, cancellation)
 

@@ -10,9 +10,9 @@ import errno
 import os
 import subprocess
 
-from inlay import linux, privileges, rootless
 from inlay.errors import InlayError
-from inlay.programs import find_program
+from inlay.system import linux, privileges, rootless
+from inlay.system.programs import find_program
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _own_status(name: str) -> str:
 
 
 def _may_mount() -> bool:
-    from inlay import linux
+    from inlay.system import linux
 
     try:
         os.close(linux.new_mount("tmpfs"))
@@ -207,7 +207,7 @@ def _try_newuidmap(uid: int) -> str:
 
 
 def _store(root: str) -> Iterator[Finding]:
-    from inlay.store import Store
+    from inlay.store.store import Store
 
     try:
         with Store(root, warn=lambda message: None) as store:
@@ -283,8 +283,8 @@ def _timed(function: Callable[[Executor], str | None], executor: Executor) -> tu
 
 
 def _proc() -> Finding:
-    from inlay import linux
     from inlay.executor import sandbox
+    from inlay.system import linux
 
     def has_own() -> int:
         linux.unshare(linux.CLONE_NEWNS)

@@ -15,14 +15,14 @@ import os
 import stat
 
 from inlay import json
-from inlay.content import ContentStore, VerifyingReader
+from inlay.content.ingest import CHUNK
+from inlay.content.store import ContentStore, VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import BlobNotFound, ContentError, ExportError, UsageError
-from inlay.filebytes import replace_file
-from inlay.ingest import CHUNK
 from inlay.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, REF_NAME, Descriptor
 from inlay.oci.image import Index, Manifest, parse_manifest
 from inlay.oci.referrers import is_referrers_tag, referrers_tag, with_referrer
+from inlay.system.filebytes import replace_file
 from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -442,14 +442,14 @@ def write_archive(
     by_name = {_blob_name(descriptor.digest): (descriptor, source) for descriptor, source in blobs}
     files = {"index.json": _encode_index(images), "oci-layout": _MARKER, **dict(extra)}
     folders = {"blobs", *(name.rpartition("/")[0] for name in by_name)}
-    from inlay.archive.tar import BLOCK, DIRECTORY, FILE, Entry, encode_header
+    from inlay.archive.tar import BLOCK, DIRECTORY, FILE, TarEntry, encode_header
 
     for name in sorted((*by_name, *files, *folders)):
         if name in folders:
-            out.write(encode_header(Entry(name.encode(), DIRECTORY, mode=0o755)))
+            out.write(encode_header(TarEntry(name.encode(), DIRECTORY, mode=0o755)))
             continue
         size = by_name[name][0].size if name in by_name else len(files[name])
-        out.write(encode_header(Entry(name.encode(), FILE, size=size)))
+        out.write(encode_header(TarEntry(name.encode(), FILE, size=size)))
         if name in by_name:
             _copy_verified(out, *by_name[name])
         else:

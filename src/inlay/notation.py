@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from inlay.errors import UsageError
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.request import (
     ALLOW_NETWORK_HOST,
     ALLOW_SECURITY_INSECURE,

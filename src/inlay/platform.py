@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from inlay.errors import UsageError
-from inlay.gotext import atoi, quote
+from inlay.golang.text import atoi, quote
 from inlay.regexp import regexp
 from inlay.typing import TYPE_CHECKING, NamedTuple
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inlay.errors import UsageError
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.typing import NamedTuple
 
 ALLOW_NETWORK_HOST, ALLOW_SECURITY_INSECURE = "network.host", "security.insecure"

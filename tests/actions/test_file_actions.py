@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.actions.file import plan_action
-from inlay.actions.fileop import chain, copy_tree, perform, read_by
-from inlay.actions.writing import WritableTree
-from inlay.archive.contenthash import content_digest
-from inlay.archive.tree import Tree
+from inlay.actions.files.action import plan_action
+from inlay.actions.files.op import chain, copy_tree, perform, read_by
+from inlay.actions.files.writing import WritableTree
 from inlay.errors import SolveError, SourceError
 from inlay.llb.keys import ContentSelector
 from inlay.llb.ops import (
@@ -28,6 +26,8 @@ from inlay.llb.ops import (
     Symlink,
     User,
 )
+from inlay.trees.contenthash import content_digest
+from inlay.trees.tree import Tree
 from recorded_trees import needs_root
 
 if TYPE_CHECKING:

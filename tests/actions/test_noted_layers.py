@@ -18,16 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cancelled import stops_when_cancelled
-from inlay.actions.file import plan_action
-from inlay.actions.fileop import chain, perform, read_by
-from inlay.actions.noting import NotedLayer, Unnoted
-from inlay.actions.writing import WritableTree
+from inlay.actions.files.action import plan_action
+from inlay.actions.files.noting import NotedLayer, Unnoted
+from inlay.actions.files.op import chain, perform, read_by
+from inlay.actions.files.writing import WritableTree
 from inlay.archive.codecs import Gzip, Uncompressed
 from inlay.archive.diff import layer_entries
 from inlay.archive.packing import pack_layer
-from inlay.archive.sourcefile import Sources
-from inlay.archive.tree import Tree
-from inlay.content import ContentStore
+from inlay.content.store import ContentStore
 from inlay.errors import SolveError, SourceError
 from inlay.llb.ops import (
     EMPTY,
@@ -44,13 +42,15 @@ from inlay.llb.ops import (
 from inlay.snapshot.overlay import Overlay
 from inlay.snapshot.snapshotter import copy_root_looks
 from inlay.sources.local import LocalContext
+from inlay.trees.sourcefile import Sources
+from inlay.trees.tree import Tree
 from recorded_trees import RecordedCase, all_cases, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from inlay.archive.planned import PlannedLayer
-    from inlay.archive.tar import Entry
+    from inlay.archive.tar import TarEntry
 
 EPOCH = 1_600_000_000
 LIMIT_NS = EPOCH * 10**9
@@ -124,7 +124,7 @@ class Both:
         with Sources() as sources:
             return self._packed(layer.entries(sources), directory)
 
-    def _packed(self, entries: Iterable[Entry], directory: str = "") -> bytes:
+    def _packed(self, entries: Iterable[TarEntry], directory: str = "") -> bytes:
         packed = pack_layer(
             entries, self._store, Uncompressed(), mtime_limit_ns=LIMIT_NS, directory=directory
         )

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.actions.ownership import LIMIT, find_owner
-from inlay.archive.tree import Tree
+from inlay.actions.files.ownership import LIMIT, find_owner
 from inlay.errors import SourceError
 from inlay.llb.ops import Owner, User
+from inlay.trees.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

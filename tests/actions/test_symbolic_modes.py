@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.actions.chmod import parse_mode
+from inlay.actions.files.chmod import parse_mode
 from inlay.errors import SolveError
 
 if TYPE_CHECKING:

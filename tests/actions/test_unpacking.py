@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from inlay.actions.file import plan_action
-from inlay.actions.writing import WritableTree
-from inlay.archive.tree import Tree
+from inlay.actions.files.action import plan_action
+from inlay.actions.files.writing import WritableTree
 from inlay.errors import ContentError, SolveError
 from inlay.llb.ops import Copy
+from inlay.trees.tree import Tree
 from recorded_trees import needs_root
 
 if TYPE_CHECKING:

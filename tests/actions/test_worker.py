@@ -11,10 +11,10 @@ import pytest
 
 from inlay.actions.secrets import Secrets
 from inlay.actions.worker import Worker
-from inlay.archive.tree import Tree
 from inlay.errors import SolveError
 from inlay.refs.ref import ContextRef, Layer
 from inlay.tasks import in_thread, run, spawn
+from inlay.trees.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from inlay.errors import ContentError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inlay.archive.untar import Source
+    from inlay.archive.untar import ByteSource
 
 SIZES = [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 4 * BLOCK_SIZE + 12345]
 CODECS = [Uncompressed(), Gzip(), Gzip(6), Zstd()]
@@ -50,7 +50,7 @@ def pack(data: bytes, codec: Codec, *, threads: int = 2, step: int = 70_001) -> 
     return out.getvalue(), blob
 
 
-def read_all(source: Source, step: int = 100_000) -> bytes:
+def read_all(source: ByteSource, step: int = 100_000) -> bytes:
     out, buffer = bytearray(), bytearray(step)
     while n := source.readinto(buffer):
         out += buffer[:n]
@@ -257,7 +257,7 @@ def test_errors_of_reading_ahead_come_where_the_bytes_are_asked_for(ending: byte
 
 
 def test_an_error_of_opening_comes_there_too() -> None:
-    def refuse() -> Source:
+    def refuse() -> ByteSource:
         raise ContentError("closed")
 
     with ReadAhead(refuse) as ahead, pytest.raises(ContentError, match="closed"):

@@ -14,24 +14,24 @@ from recorded_layers import recorded_layers
 from inlay.archive import tar, whiteout
 from inlay.archive.diff import all_entries, layer_entries
 from inlay.archive.layer import Limits, apply_layer, clean_name, inherit_implied, merge_entries
-from inlay.archive.rooted import open_folder, remove_tree
-from inlay.archive.tar import Entry, TarWriter, encode_header, write_entries
+from inlay.archive.tar import TarEntry, TarWriter, encode_header, write_entries
 from inlay.digest import Digest
 from inlay.errors import ContentError, UnsafeArchive
+from inlay.trees.rooted import open_folder, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-Item = Entry | tuple[Entry, bytes]
+Item = TarEntry | tuple[TarEntry, bytes]
 
 
 def archive(*items: Item) -> io.BytesIO:
     out = io.BytesIO()
     writer = TarWriter(out)
     for item in items:
-        if isinstance(item, tuple) and not isinstance(item, Entry):
+        if isinstance(item, tuple) and not isinstance(item, TarEntry):
             entry, data = item
             writer.add(entry._replace(size=len(data), data=data))
         else:
@@ -41,20 +41,20 @@ def archive(*items: Item) -> io.BytesIO:
     return out
 
 
-def file(name: bytes, data: bytes = b"data", mode: int = 0o644) -> tuple[Entry, bytes]:
-    return Entry(name, mode=mode), data
+def file(name: bytes, data: bytes = b"data", mode: int = 0o644) -> tuple[TarEntry, bytes]:
+    return TarEntry(name, mode=mode), data
 
 
-def folder(name: bytes, mode: int = 0o755) -> Entry:
-    return Entry(name, tar.DIRECTORY, mode)
+def folder(name: bytes, mode: int = 0o755) -> TarEntry:
+    return TarEntry(name, tar.DIRECTORY, mode)
 
 
-def link(name: bytes, target: bytes) -> Entry:
-    return Entry(name, tar.SYMLINK, 0o777, link=target)
+def link(name: bytes, target: bytes) -> TarEntry:
+    return TarEntry(name, tar.SYMLINK, 0o777, link=target)
 
 
-def hard_link(name: bytes, target: bytes) -> Entry:
-    return Entry(name, tar.HARD_LINK, link=target)
+def hard_link(name: bytes, target: bytes) -> TarEntry:
+    return TarEntry(name, tar.HARD_LINK, link=target)
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_files_get_their_looks(layer: Path) -> None:
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     apply_layer(
         archive(
-            Entry(b"home", tar.DIRECTORY, 0o2750, 5, 6, 10**9),
-            (Entry(b"home/su", mode=0o6755, uid=7, gid=8, mtime_ns=2 * 10**9), b"x"),
-            (Entry(b"home/ping", xattrs=((b"security.capability", capability), (b"user.a", b"b"))), b"x"),
-            Entry(b"home/l", tar.SYMLINK, 0o777, 9, 10, 3 * 10**9, link=b"/nowhere"),
-            Entry(b"home/null", tar.CHAR_DEVICE, 0o666, major=1, minor=3),
-            Entry(b"home/disk", tar.BLOCK_DEVICE, 0o660, major=8, minor=17),
-            Entry(b"home/fifo", tar.FIFO, 0o622),
+            TarEntry(b"home", tar.DIRECTORY, 0o2750, 5, 6, 10**9),
+            (TarEntry(b"home/su", mode=0o6755, uid=7, gid=8, mtime_ns=2 * 10**9), b"x"),
+            (TarEntry(b"home/ping", xattrs=((b"security.capability", capability), (b"user.a", b"b"))), b"x"),
+            TarEntry(b"home/l", tar.SYMLINK, 0o777, 9, 10, 3 * 10**9, link=b"/nowhere"),
+            TarEntry(b"home/null", tar.CHAR_DEVICE, 0o666, major=1, minor=3),
+            TarEntry(b"home/disk", tar.BLOCK_DEVICE, 0o660, major=8, minor=17),
+            TarEntry(b"home/fifo", tar.FIFO, 0o622),
             hard_link(b"home/other", b"home/su"),
         ),
         str(layer),
@@ -118,21 +118,21 @@ def test_files_get_their_looks(layer: Path) -> None:
 
 
 def test_setuid_survives_a_change_of_owner(layer: Path) -> None:
-    apply_layer(archive((Entry(b"su", mode=0o6755, uid=7, gid=8), b"x")), str(layer))
+    apply_layer(archive((TarEntry(b"su", mode=0o6755, uid=7, gid=8), b"x")), str(layer))
     assert stat.S_IMODE((layer / "su").stat().st_mode) == 0o6755
 
 
 def test_files_belong_to_whom_the_archive_says_whatever_their_folder_would_have_it(layer: Path) -> None:
     """A file made in a folder with the setgid bit has the folder's group at first."""
     entries = [
-        Entry(b"mail", tar.DIRECTORY, 0o2775, gid=8),
+        TarEntry(b"mail", tar.DIRECTORY, 0o2775, gid=8),
         file(b"mail/root's"),
-        Entry(b"mail/link", tar.SYMLINK, link=b"x"),
-        Entry(b"mail/of", tar.DIRECTORY, 0o755, uid=1000),
+        TarEntry(b"mail/link", tar.SYMLINK, link=b"x"),
+        TarEntry(b"mail/of", tar.DIRECTORY, 0o755, uid=1000),
         file(b"mail/of/root"),
-        Entry(b"bin", tar.DIRECTORY, 0o755),
-        Entry(b"bin/tool", uid=1000),
-        Entry(b"bin/other", gid=1000),
+        TarEntry(b"bin", tar.DIRECTORY, 0o755),
+        TarEntry(b"bin/tool", uid=1000),
+        TarEntry(b"bin/other", gid=1000),
         file(b"bin/own"),
         hard_link(b"bin/same", b"bin/tool")._replace(uid=1000),
     ]
@@ -290,7 +290,7 @@ def test_entries_that_reach_outside_are_refused(layer: Path, items: list[Item]) 
         [link(b"f", b"../secret"), file(b"f", b"overwritten")],
         [link(b"f", b"../secret"), hard_link(b"g", b"f"), file(b"h")],
         [link(b"d", b".."), folder(b"d", 0o777), file(b"d/escaped")],
-        [link(b"d", b"../secret"), Entry(b"d", tar.FIFO)],
+        [link(b"d", b"../secret"), TarEntry(b"d", tar.FIFO)],
         [link(b"d", b".."), file(b"d/.wh.secret")],
         [link(b"d", b".."), file(b"d/.wh..wh..opq")],
         [link(b"a", b"b"), link(b"b", b".."), file(b"a/escaped")],
@@ -322,8 +322,8 @@ def test_a_hard_link_through_a_symlink_stays_inside(layer: Path) -> None:
         ([file(b"f"), file(b"f/g")], "Not a directory"),
         ([file(b"n" * 256)], "too long"),
         ([folder(b"d"), hard_link(b"f", b"d")], "not permitted"),
-        ([Entry(b"v", b"V")], "kind b'V'"),
-        ([Entry(b"f", uid=1 << 33)], "cannot be given"),
+        ([TarEntry(b"v", b"V")], "kind b'V'"),
+        ([TarEntry(b"f", uid=1 << 33)], "cannot be given"),
     ],
 )
 def test_impossible_entries_are_named(layer: Path, items: list[Item], message: str) -> None:
@@ -345,12 +345,15 @@ def test_bombs_are_stopped(layer: Path) -> None:
 def test_a_huge_sparse_file_counts_with_its_holes(layer: Path) -> None:
     body = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.name=sparse\n"
     body += b"37 GNU.sparse.realsize=1099511627776\n"
-    pax = bytearray(encode_header(Entry(b"x", size=len(body))))
+    pax = bytearray(encode_header(TarEntry(b"x", size=len(body))))
     pax[156:157] = b"x"
     pax[148:156] = b" " * 8
     pax[148:156] = b"%06o\0 " % sum(pax)
     data = (
-        bytes(pax) + body.ljust(512, b"\0") + encode_header(Entry(b"s", size=512)) + b"0\n".ljust(512, b"\0")
+        bytes(pax)
+        + body.ljust(512, b"\0")
+        + encode_header(TarEntry(b"s", size=512))
+        + b"0\n".ljust(512, b"\0")
     )
     with pytest.raises(UnsafeArchive, match="unpacks to more"):
         apply_layer(io.BytesIO(data), str(layer), limits=Limits.for_blob(1000))
@@ -418,7 +421,7 @@ def test_paths_are_followed_without_openat2(layer: Path, monkeypatch: pytest.Mon
     def refuse(root_fd: int, path: bytes, flags: int) -> int:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("inlay.linux.open_in_root", refuse)
+    monkeypatch.setattr("inlay.system.linux.open_in_root", refuse)
     (layer / "a/b").mkdir(parents=True)
     (layer / "l").symlink_to("/a/../../a/b")
     root = os.open(layer, os.O_RDONLY)

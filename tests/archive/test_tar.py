@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recorded_layers import recorded_layers
 
 from inlay.archive import tar
-from inlay.archive.tar import Entry, TarWriter, encode_header, write_entries
+from inlay.archive.tar import TarEntry, TarWriter, encode_header, write_entries
 from inlay.archive.untar import TarReader
 from inlay.errors import ContentError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def archive(*entries: Entry) -> bytes:
+def archive(*entries: TarEntry) -> bytes:
     out = io.BytesIO()
     write_entries(entries, out)
     return out.getvalue()
@@ -52,7 +52,7 @@ def test_every_recorded_layer_is_written_again_byte_for_byte() -> None:
 
 def test_plain_header_is_one_ustar_block() -> None:
     header = encode_header(
-        Entry(b"etc/passwd", mode=0o644, uid=1, gid=2, size=11, mtime_ns=1_700_000_000 * 10**9)
+        TarEntry(b"etc/passwd", mode=0o644, uid=1, gid=2, size=11, mtime_ns=1_700_000_000 * 10**9)
     )
     assert len(header) == 512
     assert header[:11] == b"etc/passwd\0"
@@ -68,7 +68,7 @@ def test_plain_header_is_one_ustar_block() -> None:
 
 def test_long_ascii_name_is_split_at_a_slash_as_ustar_allows() -> None:
     name = b"a" * 90 + b"/" + b"b" * 60
-    header = encode_header(Entry(name))
+    header = encode_header(TarEntry(name))
     assert len(header) == 512
     assert header[:61] == b"b" * 60 + b"\0"
     assert header[345:436] == b"a" * 90 + b"\0"
@@ -77,19 +77,19 @@ def test_long_ascii_name_is_split_at_a_slash_as_ustar_allows() -> None:
 @pytest.mark.parametrize(
     ("entry", "records"),
     [
-        (Entry(b"n" * 101), b"111 path=" + b"n" * 101 + b"\n"),
-        (Entry("größe".encode()), b"16 path=" + "größe".encode() + b"\n"),
-        (Entry(b"caf\xe9"), b"13 path=caf\xe9\n"),
-        (Entry(b"l", tar.SYMLINK, link=b"t" * 101), b"115 linkpath=" + b"t" * 101 + b"\n"),
-        (Entry(b"f", uid=1 << 21, gid=1 << 22), b"15 gid=4194304\n15 uid=2097152\n"),
-        (Entry(b"f", mtime_ns=-(10**9)), b"12 mtime=-1\n"),
+        (TarEntry(b"n" * 101), b"111 path=" + b"n" * 101 + b"\n"),
+        (TarEntry("größe".encode()), b"16 path=" + "größe".encode() + b"\n"),
+        (TarEntry(b"caf\xe9"), b"13 path=caf\xe9\n"),
+        (TarEntry(b"l", tar.SYMLINK, link=b"t" * 101), b"115 linkpath=" + b"t" * 101 + b"\n"),
+        (TarEntry(b"f", uid=1 << 21, gid=1 << 22), b"15 gid=4194304\n15 uid=2097152\n"),
+        (TarEntry(b"f", mtime_ns=-(10**9)), b"12 mtime=-1\n"),
         (
-            Entry(b"f", xattrs=((b"user.b", b"\x00\xff"), (b"security.capability", b"x"))),
+            TarEntry(b"f", xattrs=((b"user.b", b"\x00\xff"), (b"security.capability", b"x"))),
             b"38 SCHILY.xattr.security.capability=x\n26 SCHILY.xattr.user.b=\x00\xff\n",
         ),
     ],
 )
-def test_what_does_not_fit_becomes_a_pax_record(entry: Entry, records: bytes) -> None:
+def test_what_does_not_fit_becomes_a_pax_record(entry: TarEntry, records: bytes) -> None:
     blocks = encode_header(entry)
     assert len(blocks) == 1536
     assert blocks[156:157] == b"x"
@@ -98,29 +98,29 @@ def test_what_does_not_fit_becomes_a_pax_record(entry: Entry, records: bytes) ->
 
 
 def test_pax_header_has_gos_name_and_no_device_fields() -> None:
-    blocks = encode_header(Entry("a/größe".encode(), tar.DIRECTORY, 0o755))
+    blocks = encode_header(TarEntry("a/größe".encode(), tar.DIRECTORY, 0o755))
     assert blocks[:100].rstrip(b"\0") == b"a/gre/PaxHeaders.0"
     assert blocks[329:345] == bytes(16)
     assert blocks[1024:1030] == b"a/gre/"
 
 
 def test_huge_sizes_are_kept_by_a_record() -> None:
-    header = encode_header(Entry(b"f", size=1 << 33))
+    header = encode_header(TarEntry(b"f", size=1 << 33))
     assert b" size=8589934592\n" in header
     read = next(iter(TarReader(io.BytesIO(header))))
     assert read.size == 1 << 33
 
 
 def test_times_are_cut_to_whole_seconds_as_containerd_does() -> None:
-    (entry,) = TarReader(io.BytesIO(archive(Entry(b"f", mtime_ns=1_999_999_999))))
+    (entry,) = TarReader(io.BytesIO(archive(TarEntry(b"f", mtime_ns=1_999_999_999))))
     assert entry.mtime_ns == 1_000_000_000
 
 
 def test_entries_bring_their_data_from_descriptors(tmp_path: Path) -> None:
     big = os.urandom(3_000_001)
     (tmp_path / "big").write_bytes(big)
-    entry = Entry(b"big", size=len(big), open=partial(os.open, tmp_path / "big", os.O_RDONLY))
-    with tarfile.open(fileobj=io.BytesIO(archive(entry, Entry(b"after")))) as read:
+    entry = TarEntry(b"big", size=len(big), open=partial(os.open, tmp_path / "big", os.O_RDONLY))
+    with tarfile.open(fileobj=io.BytesIO(archive(entry, TarEntry(b"after")))) as read:
         assert read.getnames() == ["big", "after"]
         member = read.extractfile("big")
         assert member is not None
@@ -130,14 +130,14 @@ def test_entries_bring_their_data_from_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "word"), [(9, "grew"), (11, "shrank"), (2_000_000, "shrank")])
 def test_a_file_whose_size_is_another_stops_the_archive(tmp_path: Path, size: int, word: str) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
-    entry = Entry(b"some/file", size=size, open=partial(os.open, tmp_path / "f", os.O_RDONLY))
+    entry = TarEntry(b"some/file", size=size, open=partial(os.open, tmp_path / "f", os.O_RDONLY))
     with pytest.raises(ContentError, match=f"some/file {word}"):
         archive(entry)
 
 
 def test_nul_in_a_name_is_refused() -> None:
     with pytest.raises(ContentError, match="NUL"):
-        encode_header(Entry(b"a\0b"))
+        encode_header(TarEntry(b"a\0b"))
 
 
 def test_gnu_tar_reads_what_is_written(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_gnu_tar_reads_what_is_written(tmp_path: Path) -> None:
         b"x" * 250,
         b"a/" + b"y" * 200,
     ]
-    assert names_by_gnu_tar(archive(*map(Entry, names)), tmp_path) == names
+    assert names_by_gnu_tar(archive(*map(TarEntry, names)), tmp_path) == names
 
 
 _NAMES = st.lists(
@@ -160,7 +160,7 @@ _NAMES = st.lists(
     max_size=4,
 ).map(b"/".join)
 _ENTRIES = st.builds(
-    Entry,
+    TarEntry,
     name=_NAMES,
     kind=st.sampled_from([tar.FILE, tar.DIRECTORY, tar.SYMLINK, tar.HARD_LINK, tar.FIFO]),
     mode=st.integers(0, 0o7777),
@@ -175,12 +175,12 @@ _ENTRIES = st.builds(
 
 
 @given(st.lists(_ENTRIES, max_size=4))
-def test_what_is_written_is_read_again(entries: list[Entry]) -> None:
+def test_what_is_written_is_read_again(entries: list[TarEntry]) -> None:
     assert list(TarReader(io.BytesIO(archive(*entries)))) == entries
 
 
 @given(st.lists(_ENTRIES, max_size=3))
-def test_tarfile_reads_the_same(entries: list[Entry]) -> None:
+def test_tarfile_reads_the_same(entries: list[TarEntry]) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive(*entries))) as read:
         members = read.getmembers()
     assert [os.fsencode(member.name) for member in members] == [entry.name for entry in entries]
@@ -192,17 +192,17 @@ def test_tarfile_reads_the_same(entries: list[Entry]) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(b"etc/passwd", mode=0o644, uid=1, gid=2, size=11, mtime_ns=1_700_000_000 * 10**9),
-        Entry(b"n" * 100, mode=0o4755),
-        Entry(b"p" * 150 + b"/" + b"n" * 90, uid=0o7777777, gid=0o7777777),
-        Entry(b"bin", tar.DIRECTORY, mode=0o1777),
-        Entry(b"bin/sh", tar.SYMLINK, mode=0o777, link=b"busybox"),
-        Entry(b"bin/ash", tar.HARD_LINK, link=b"bin/busybox"),
-        Entry(b"pipe", tar.FIFO, mode=0o600),
+        TarEntry(b"etc/passwd", mode=0o644, uid=1, gid=2, size=11, mtime_ns=1_700_000_000 * 10**9),
+        TarEntry(b"n" * 100, mode=0o4755),
+        TarEntry(b"p" * 150 + b"/" + b"n" * 90, uid=0o7777777, gid=0o7777777),
+        TarEntry(b"bin", tar.DIRECTORY, mode=0o1777),
+        TarEntry(b"bin/sh", tar.SYMLINK, mode=0o777, link=b"busybox"),
+        TarEntry(b"bin/ash", tar.HARD_LINK, link=b"bin/busybox"),
+        TarEntry(b"pipe", tar.FIFO, mode=0o600),
     ],
     ids=lambda entry: entry.name.decode()[:12],
 )
-def test_a_header_that_fits_ustar_is_the_one_that_tarfile_writes(entry: Entry) -> None:
+def test_a_header_that_fits_ustar_is_the_one_that_tarfile_writes(entry: TarEntry) -> None:
     member = tarfile.TarInfo(os.fsdecode(entry.name))
     member.type = {
         tar.FILE: tarfile.REGTYPE,
@@ -233,13 +233,13 @@ def test_gnu_tar_unpacks_what_is_written(tmp_path: Path) -> None:
     deep = b"/".join([b"deep" * 20] * 4)
     label = (("user.label", "größe".encode()),)
     entries = [
-        Entry(b"deep" * 20, tar.DIRECTORY, mode=0o2750, uid=7, gid=8, mtime_ns=10**18),
-        *(Entry(b"/".join([b"deep" * 20] * n), tar.DIRECTORY, mode=0o755) for n in (2, 3, 4)),
-        Entry(deep + b"/file", mode=0o4711, uid=3_000_000, gid=9, size=4, data=b"data", mtime_ns=10**18),
-        Entry(b"hard", tar.HARD_LINK, link=deep + b"/file"),
-        Entry(b"soft", tar.SYMLINK, mode=0o777, link=b"x" * 300),
-        Entry(b"labelled", size=1, data=b"x", xattrs=tuple((key.encode(), value) for key, value in label)),
-        Entry(b"holes", size=holes.stat().st_size, open=partial(os.open, holes, os.O_RDONLY)),
+        TarEntry(b"deep" * 20, tar.DIRECTORY, mode=0o2750, uid=7, gid=8, mtime_ns=10**18),
+        *(TarEntry(b"/".join([b"deep" * 20] * n), tar.DIRECTORY, mode=0o755) for n in (2, 3, 4)),
+        TarEntry(deep + b"/file", mode=0o4711, uid=3_000_000, gid=9, size=4, data=b"data", mtime_ns=10**18),
+        TarEntry(b"hard", tar.HARD_LINK, link=deep + b"/file"),
+        TarEntry(b"soft", tar.SYMLINK, mode=0o777, link=b"x" * 300),
+        TarEntry(b"labelled", size=1, data=b"x", xattrs=tuple((key.encode(), value) for key, value in label)),
+        TarEntry(b"holes", size=holes.stat().st_size, open=partial(os.open, holes, os.O_RDONLY)),
     ]
     (tmp_path / "a.tar").write_bytes(archive(*entries))
     out = tmp_path / "out"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inlay.archive import tar
-from inlay.archive.tar import Entry, encode_header, write_entries
+from inlay.archive.tar import TarEntry, encode_header, write_entries
 from inlay.archive.untar import TarReader
 from inlay.errors import ContentError
 
@@ -27,7 +27,7 @@ def header(
     name: bytes = b"f", *, kind: bytes = b"0", size: bytes = b"00000000004\0", **fields: bytes
 ) -> bytes:
     """A header block with any fields: `at_<offset>` puts bytes there; the checksum is set right."""
-    block = bytearray(encode_header(Entry(name)))
+    block = bytearray(encode_header(TarEntry(name)))
     block[156:157] = kind
     block[124:136] = size
     for key, value in fields.items():
@@ -38,7 +38,7 @@ def header(
     return bytes(block)
 
 
-def read(data: bytes) -> list[tuple[Entry, bytes]]:
+def read(data: bytes) -> list[tuple[TarEntry, bytes]]:
     reader = TarReader(io.BytesIO(data))
     return [(entry, reader.read()) for entry in reader]
 
@@ -226,7 +226,7 @@ def test_noise_is_never_worse_than_refused(noise: bytes) -> None:
 @given(st.data())
 def test_damaged_archives_are_never_worse_than_refused(data: st.DataObject) -> None:
     out = io.BytesIO()
-    write_entries([Entry(b"n" * 150, xattrs=((b"user.a", b"b"),)), Entry(b"d", tar.DIRECTORY)], out)
+    write_entries([TarEntry(b"n" * 150, xattrs=((b"user.a", b"b"),)), TarEntry(b"d", tar.DIRECTORY)], out)
     damaged = bytearray(out.getvalue())
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

@@ -23,7 +23,7 @@ pytestmark = [
 RUN_SUITE = """
 import sys
 import pytest
-from inlay import privileges, rootless
+from inlay.system import privileges, rootless
 rootless.enter()
 assert privileges.in_user_namespace()
 sys.exit(pytest.main(sys.argv[1:]))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay import linux
 from inlay.cancellation import Cancellation
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import cgroup, defaults, launcher, namespaces
@@ -25,6 +24,7 @@ from inlay.executor.executor import Bind, ProcessSpec, Tmpfs, Ulimit
 from inlay.executor.memory import MemoryFile, memory_files
 from inlay.executor.namespaces import NamespacesExecutor
 from inlay.executor.prepared import with_prepared
+from inlay.system import linux
 from processes import processes_with, wait_until
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 
 from inlay.archive.diff import all_entries
 from inlay.archive.layer import apply_entries
-from inlay.archive.tar import DIRECTORY, Entry
-from inlay.privileges import in_user_namespace
+from inlay.archive.tar import DIRECTORY, TarEntry
 from inlay.snapshot.native import Native
 from inlay.snapshot.overlay import Overlay, overlay_works
+from inlay.system.privileges import in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -124,7 +124,7 @@ def test_layers_of_archives_hide_what_they_say(snapshotter: Snapshotter) -> None
         one = active.commit()
     files = (b"opaque/.wh..wh..opq", b"opaque/new", b".wh.other")
     with snapshotter.receive() as incoming:
-        entries = [Entry(b"opaque", DIRECTORY, 0o755), *(Entry(name) for name in files)]
+        entries = [TarEntry(b"opaque", DIRECTORY, 0o755), *(TarEntry(name) for name in files)]
         apply_entries(entries, incoming.directory)
         two = incoming.commit()
     with snapshotter.view([one, two]) as view:

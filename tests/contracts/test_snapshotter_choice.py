@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay import privileges
 from inlay.snapshot.choose import choose_snapshotter
+from inlay.system import privileges
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -157,7 +157,7 @@ def test_runc_says_that_it_needs_a_proc_of_its_own(context: Path, tmp_path: Path
 REFUSE = """
 import os
 import sys
-from inlay import rootless
+from inlay.system import rootless
 rootless.enter()
 with open("/proc/sys/user/max_user_namespaces", "w") as file:
     file.write("0")

@@ -186,7 +186,7 @@ def test_killed_builds_do_no_harm_to_those_beside_them(
 
 WRITING = """
 import sys, time
-from inlay.content import ContentStore
+from inlay.content.store import ContentStore
 ingest = ContentStore(sys.argv[1]).ingest()
 ingest.write(b"half of it")
 print("begun", flush=True)

@@ -185,11 +185,11 @@ def test_a_build_loads_little_and_an_unchanged_one_nothing_that_steps_need(
         )
         loaded = set(done.stdout.split())
         for name in (
-            "actions.fileop",
+            "actions.files.op",
             "archive.packing",
             "executor.choose",
             "export.shipping",
-            "linux",
+            "system.linux",
         ):
             assert (f"inlay.{name}" in loaded) != unchanged, name
         heavy = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.archive.tar import Entry, write_entries
-from inlay.content import ContentStore
+from inlay.archive.tar import TarEntry, write_entries
+from inlay.content.store import ContentStore
 from inlay.digest import Digest
 from inlay.errors import ContentError, DigestMismatch
 from inlay.oci.descriptor import OCI_LAYER_GZIP, Descriptor
@@ -37,7 +37,7 @@ MOTD = hashlib.shake_128(b"motd").digest(600_000)
 
 def layer_tar() -> bytes:
     out = io.BytesIO()
-    write_entries([Entry(b"etc/motd", data=MOTD, size=len(MOTD))], out)
+    write_entries([TarEntry(b"etc/motd", data=MOTD, size=len(MOTD))], out)
     return out.getvalue()
 
 

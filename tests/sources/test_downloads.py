@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inlay.archive.contenthash import content_digest
-from inlay.archive.tree import Tree
 from inlay.digest import Digest
 from inlay.errors import SourceError
 from inlay.llb.keys import ContentSelector
@@ -25,6 +23,8 @@ from inlay.sources import downloads as module
 from inlay.sources.downloads import Download, Downloads
 from inlay.sources.http import HttpSource, WebFile
 from inlay.tasks import run
+from inlay.trees.contenthash import content_digest
+from inlay.trees.tree import Tree
 from web import Asked, Page, Web, versioned
 
 if TYPE_CHECKING:

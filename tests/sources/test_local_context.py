@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inlay.archive.contenthash import content_digest
 from inlay.errors import SourceError
+from inlay.golang.patterns import PatternMatcher
 from inlay.llb.keys import WHOLE_TREE
-from inlay.patterns import PatternMatcher
 from inlay.sources.local import LocalContext
+from inlay.trees.contenthash import content_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from inlay.archive.tree import Folder, Tree
+    from inlay.trees.tree import Folder, Tree
 
 
 def make(root: Path, *paths: str) -> None:

@@ -14,20 +14,20 @@ import fcntl
 import os
 import time
 
-from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.llb.ops import LOCKED, PRIVATE
 from inlay.snapshot.snapshotter import lock_unused
 from inlay.tasks import in_thread
+from inlay.trees.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from inlay.archive.tree import Tree
     from inlay.llb.ops import CacheOption
     from inlay.refs.ref import Ref
     from inlay.refs.store import RefStore
+    from inlay.trees.tree import Tree
 
 POLL_S = 0.02
 LONGEST_POLL_S = 0.5
@@ -121,7 +121,7 @@ class CacheMounts:
             with open(f"{new}/id", "w", encoding="utf-8", errors="surrogateescape") as out:
                 out.write(name)
             if tree is not None:
-                from inlay.actions.fileop import copy_tree
+                from inlay.actions.files.op import copy_tree
 
                 copy_tree(tree, f"{new}/data")
             os.rename(new, folder)

@@ -9,8 +9,8 @@ from inlay.platform import host, normalise
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inlay.archive.tree import Tree
     from inlay.platform import Platform
+    from inlay.trees.tree import Tree
 
 
 def check_runnable(root: Tree, program: str, platform: Platform) -> None:

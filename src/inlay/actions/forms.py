@@ -7,7 +7,7 @@ same is made of the form that there is.
 
 from __future__ import annotations
 
-from inlay.actions.fileop import chain
+from inlay.actions.files.op import chain
 from inlay.actions.worker import Forms
 from inlay.errors import SolveError
 from inlay.llb.ops import EMPTY, ExecOp, FileOp

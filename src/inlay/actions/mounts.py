@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from inlay.actions.secrets import SecretFile
     from inlay.actions.sshagent import AgentSocket
     from inlay.actions.worker import Result, Worker
-    from inlay.archive.tree import Tree
     from inlay.executor.executor import Mount as RunMount
     from inlay.llb.ops import CacheOption, Mount
     from inlay.snapshot.snapshotter import Active
+    from inlay.trees.tree import Tree
 
 
 class StepMounts:
@@ -54,7 +54,7 @@ class StepMounts:
 
     def root_tree(self) -> Tree:
         """The root file system, to look things up in."""
-        from inlay.archive.tree import Tree
+        from inlay.trees.tree import Tree
 
         assert self._root is not None
         return Tree.at(self._root.path)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from inlay.actions.worker import Result, Worker
-    from inlay.archive.tree import Tree
     from inlay.llb.graph import Vertex
     from inlay.llb.keys import ContentSelector
+    from inlay.trees.tree import Tree
 
     class SourceAction(Protocol):
         """A source, pinned when asked for its digests and fetched when run."""
@@ -92,7 +92,7 @@ class Step:
             return None
 
         async def digest_of(result: Result) -> str:
-            from inlay.archive.contenthash import content_digest
+            from inlay.trees.contenthash import content_digest
 
             try:
                 tree = await self._worker.tree(result)
@@ -138,7 +138,7 @@ class Step:
 
             return await run_exec(self._worker, self.vertex, op, inputs)
         if isinstance(op, FileOp):
-            from inlay.actions.fileop import run_file
+            from inlay.actions.files.op import run_file
 
             return [await run_file(self._worker, self.vertex, op, inputs)]
         if isinstance(op, MergeOp):

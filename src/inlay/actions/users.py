@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from inlay.accounts import entries
 from inlay.errors import SolveError
+from inlay.system.accounts import entries
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from inlay.archive.tree import Tree
+    from inlay.trees.tree import Tree
 
 LIMIT = 16 << 20
 """A passwd or group file is read up to this many bytes."""

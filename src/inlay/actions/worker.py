@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from inlay.actions.cachemounts import CacheMounts
     from inlay.actions.secrets import Secrets
     from inlay.archive.codecs import Codec
-    from inlay.archive.tree import Tree
     from inlay.executor.executor import Executor
     from inlay.llb.graph import Vertex
     from inlay.progress.events import Event
     from inlay.refs.store import RefStore
     from inlay.solver.keys import CacheRecord
+    from inlay.trees.tree import Tree
 
 
 Result = Ref | ContextRef
@@ -161,7 +161,7 @@ class Worker:
         return await self._copies[context]
 
     async def _copy(self, context: Tree) -> Ref:
-        from inlay.actions.fileop import copy_tree
+        from inlay.actions.files.op import copy_tree
 
         active = await self.refs.mounted.prepare(Ref())
         try:

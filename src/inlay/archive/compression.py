@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from inlay.archive.codecs import Codec
     from inlay.archive.tar import Sink
-    from inlay.archive.untar import Source
+    from inlay.archive.untar import ByteSource
 
 BLOCK_SIZE = 1 << 20
 _ZSTD_WINDOW = 1 << 27  # the largest that decoders take unasked
@@ -222,7 +222,7 @@ def detect(head: bytes) -> str:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 
 
-def decompress(source: Source) -> Source:
+def decompress(source: ByteSource) -> ByteSource:
     """The content of `source`, decompressed as its first bytes say; itself when they say nothing.
 
     A stream of several members or frames is read to the end of the last; zeros after it are ignored. Raises
@@ -242,7 +242,7 @@ class _Resumed:
 
     __slots__ = ("_buffer", "_head", "_source")
 
-    def __init__(self, head: bytes, source: Source) -> None:
+    def __init__(self, head: bytes, source: ByteSource) -> None:
         self._buffer = memoryview(b"")
         self._head = head
         self._source = source
@@ -387,7 +387,7 @@ class ReadAhead:
 
     __slots__ = ("_block", "_filled", "_free", "_join", "_left", "_open")
 
-    def __init__(self, open_source: Callable[[], Source]) -> None:
+    def __init__(self, open_source: Callable[[], ByteSource]) -> None:
         self._open = open_source
         self._free: SimpleQueue[memoryview | None] = SimpleQueue()
         self._filled: SimpleQueue[tuple[memoryview, int] | BaseException] = SimpleQueue()

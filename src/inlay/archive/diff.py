@@ -21,7 +21,7 @@ from inlay.archive.tar import (
     FILE,
     HARD_LINK,
     SYMLINK,
-    Entry,
+    TarEntry,
 )
 from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Tree = str | bytes | int
+TreeRoot = str | bytes | int
 
 KINDS = {
     stat.S_IFREG: FILE,
@@ -56,10 +56,10 @@ def all_xattrs(name: str) -> bool:
 
 
 def layer_entries(
-    layer_directory: Tree,
+    layer_directory: TreeRoot,
     *,
-    lower: Tree | None = None,
-) -> Iterator[Entry]:
+    lower: TreeRoot | None = None,
+) -> Iterator[TarEntry]:
     """The entries of a layer directory, in overlayfs's upper form.
 
     `lower` is the whole tree below it, None where there is nothing. What was copied up but not changed is
@@ -70,17 +70,17 @@ def layer_entries(
     return _Walk(buildkit_xattrs).run(layer_directory, lower, overlay=True)
 
 
-def all_entries(layer_directory: Tree) -> Iterator[Entry]:
+def all_entries(layer_directory: TreeRoot) -> Iterator[TarEntry]:
     """Everything that a layer directory says, whatever is below it: all whiteouts, and opaque markers."""
     return _Walk(all_xattrs, blind=True).run(layer_directory, None, overlay=True)
 
 
 def diff_trees(
-    lower: Tree | None,
-    upper: Tree,
+    lower: TreeRoot | None,
+    upper: TreeRoot,
     *,
     unchanged_before_ns: int = 0,
-) -> Iterator[Entry]:
+) -> Iterator[TarEntry]:
     """The entries that make the tree `upper` of the tree `lower`; of nothing when that is None. All extended
     attributes of a file are there.
 
@@ -96,7 +96,7 @@ class _Folder:
 
     __slots__ = ("entry", "lower", "names", "overlay", "path", "upper")
 
-    def __init__(self, path: bytes, upper: int, lower: int, entry: Entry | None, *, overlay: bool) -> None:
+    def __init__(self, path: bytes, upper: int, lower: int, entry: TarEntry | None, *, overlay: bool) -> None:
         self.path = path
         self.upper = upper
         self.lower = lower  # -1 where there is no folder below
@@ -130,7 +130,7 @@ class _Walk:
         self._link_targets: dict[int, bytes] = {}
         self._unchanged_links: dict[int, list[tuple[bytes, list[_Folder]]]] = {}
 
-    def run(self, upper: Tree, lower: Tree | None, *, overlay: bool) -> Iterator[Entry]:
+    def run(self, upper: TreeRoot, lower: TreeRoot | None, *, overlay: bool) -> Iterator[TarEntry]:
         lower_fd = -1 if lower is None else open_tree(lower)
         self._stack.append(_Folder(b"", open_tree(upper), lower_fd, None, overlay=overlay))
         try:
@@ -146,7 +146,7 @@ class _Walk:
             for folder in self._stack:
                 folder.close()
 
-    def _visit(self, folder: _Folder, name: bytes) -> Iterator[Entry]:
+    def _visit(self, folder: _Folder, name: bytes) -> Iterator[TarEntry]:
         upper = lstat(name, folder.upper)
         if upper is not None and stat.S_ISSOCK(upper.st_mode) and not whiteout.is_whiteout(upper):
             return
@@ -165,7 +165,7 @@ class _Walk:
 
     def _visit_folder(
         self, folder: _Folder, name: bytes, path: bytes, upper: os.stat_result, lower: os.stat_result | None
-    ) -> Iterator[Entry]:
+    ) -> Iterator[TarEntry]:
         entry = self._entry(folder, name, path, upper)
         if lower is None or not self._is_same(folder, name, lower, upper):
             yield from self._with_parents(entry)
@@ -177,15 +177,17 @@ class _Walk:
         lower_fd = os.open(name, FOLDER, dir_fd=folder.lower) if has_lower else -1
         opaque = folder.overlay and whiteout.is_opaque(fd)
         if opaque and self._blind:
-            yield Entry(path + b"/" + whiteout.OPAQUE_MARKER, mode=0)
+            yield TarEntry(path + b"/" + whiteout.OPAQUE_MARKER, mode=0)
         self._stack.append(_Folder(path + b"/", fd, lower_fd, pending, overlay=folder.overlay and not opaque))
 
-    def _with_parents(self, entry: Entry) -> Iterator[Entry]:
+    def _with_parents(self, entry: TarEntry) -> Iterator[TarEntry]:
         """The folders that `entry` is in, as far as they were not given out yet, then `entry`."""
         yield from _pending(self._stack)
         yield entry
 
-    def _changed(self, folder: _Folder, name: bytes, path: bytes, upper: os.stat_result) -> Iterator[Entry]:
+    def _changed(
+        self, folder: _Folder, name: bytes, path: bytes, upper: os.stat_result
+    ) -> Iterator[TarEntry]:
         entry = self._entry(folder, name, path, upper)
         if upper.st_nlink == 1:
             yield from self._with_parents(entry)
@@ -201,7 +203,7 @@ class _Walk:
 
     def _unchanged_link(
         self, folder: _Folder, name: bytes, path: bytes, upper: os.stat_result
-    ) -> Iterator[Entry]:
+    ) -> Iterator[TarEntry]:
         """A file like the one below, but the same inode as another name: that one may have changed."""
         target = self._link_targets.get(upper.st_ino)
         if target is None:
@@ -213,7 +215,7 @@ class _Walk:
         before_ns = self._unchanged_before_ns
         return is_same(folder.lower, folder.upper, name, lower, upper, unchanged_before_ns=before_ns)
 
-    def _entry(self, folder: _Folder, name: bytes, path: bytes, status: os.stat_result) -> Entry:
+    def _entry(self, folder: _Folder, name: bytes, path: bytes, status: os.stat_result) -> TarEntry:
         mode = status.st_mode
         kind = KINDS[stat.S_IFMT(mode)]
         size, link, opener, major, minor = 0, b"", None, 0, 0
@@ -226,7 +228,9 @@ class _Walk:
         mtime_ns = status.st_mtime_ns
         uid, gid = status.st_uid, status.st_gid
         xattrs = self._xattrs(b"/proc/self/fd/%d/%s" % (folder.upper, name))
-        return Entry(path, kind, mode & 0o7777, uid, gid, mtime_ns, size, link, major, minor, xattrs, opener)
+        return TarEntry(
+            path, kind, mode & 0o7777, uid, gid, mtime_ns, size, link, major, minor, xattrs, opener
+        )
 
     def _xattrs(self, path: bytes) -> tuple[tuple[bytes, bytes], ...]:
         try:
@@ -264,22 +268,22 @@ def is_same(
     return upper.st_size == 0 or _same_content(lower_fd, upper_fd, name)
 
 
-def _pending(folders: list[_Folder]) -> Iterator[Entry]:
+def _pending(folders: list[_Folder]) -> Iterator[TarEntry]:
     for folder in folders:
         if folder.entry is not None:
             entry, folder.entry = folder.entry, None
             yield entry
 
 
-def _as_link(entry: Entry, name: bytes, target: bytes) -> Entry:
+def _as_link(entry: TarEntry, name: bytes, target: bytes) -> TarEntry:
     return entry._replace(name=name, kind=HARD_LINK, size=0, link=target, open=None)
 
 
-def _whiteout_entry(folder: bytes, name: bytes) -> Entry:
-    return Entry(folder + whiteout.PREFIX + name, mode=0)
+def _whiteout_entry(folder: bytes, name: bytes) -> TarEntry:
+    return TarEntry(folder + whiteout.PREFIX + name, mode=0)
 
 
-def open_tree(tree: Tree) -> int:
+def open_tree(tree: TreeRoot) -> int:
     if isinstance(tree, int):
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
     return os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -11,20 +11,20 @@ import os
 import stat
 
 from inlay.archive import whiteout
-from inlay.archive.rooted import open_folder, open_in_root, remove_tree
-from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
+from inlay.archive.tar import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, TarEntry
 from inlay.archive.untar import TarReader
 from inlay.digest import Digest, sha256
 from inlay.errors import ContentError, SolveError, UnsafeArchive
-from inlay.filebytes import copy_data, write_all
-from inlay.privileges import change_owner, in_user_namespace
+from inlay.system.filebytes import copy_data, write_all
+from inlay.system.privileges import change_owner, in_user_namespace
 from inlay.tasks import check_cancelled
+from inlay.trees.rooted import open_folder, open_in_root, remove_tree
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from inlay.archive.untar import Source
+    from inlay.archive.untar import ByteSource
 
 _DEVICE_KINDS = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
         return cls(max(size * ratio, 16 << 30))
 
 
-def within(limits: Limits, entries: Iterable[Entry]) -> Iterator[Entry]:
+def within(limits: Limits, entries: Iterable[TarEntry]) -> Iterator[TarEntry]:
     """Pass `entries` on until they exceed `limits`; then raise `UnsafeArchive`."""
     size = 0
     for count, entry in enumerate(entries, 1):
@@ -87,7 +87,7 @@ class AppliedLayer(NamedTuple):
 
 
 def apply_layer(
-    stream: Source,
+    stream: ByteSource,
     directory: str | bytes,
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -108,12 +108,12 @@ def apply_layer(
     return AppliedLayer(source.digest(), reader.position, unpacker.count, tuple(unpacker.implied))
 
 
-def apply_entries(entries: Iterable[Entry], directory: str | bytes) -> None:
+def apply_entries(entries: Iterable[TarEntry], directory: str | bytes) -> None:
     """Put entries into the layer directory `directory`, as `apply_layer` would out of their archive."""
     _LayerUnpacker(directory, Limits()).run(entries)
 
 
-def merge_entries(entries: Iterable[Entry], directory: str | bytes) -> None:
+def merge_entries(entries: Iterable[TarEntry], directory: str | bytes) -> None:
     """Change the tree `directory` by a layer's entries: its whiteouts remove what is there."""
     _TreeUnpacker(directory, Limits()).run(entries)
 
@@ -187,7 +187,7 @@ class _Metered:
 
     __slots__ = ("_left", "_limit", "_readinto", "_sha")
 
-    def __init__(self, source: Source, limit: int) -> None:
+    def __init__(self, source: ByteSource, limit: int) -> None:
         self._readinto = source.readinto
         self._sha = sha256(size=_MUCH)
         self._limit = self._left = limit
@@ -230,7 +230,7 @@ class _Unpacker:
         self.implied: dict[bytes, None] = {}
         self.count = 0
 
-    def run(self, entries: Iterable[Entry]) -> None:
+    def run(self, entries: Iterable[TarEntry]) -> None:
         entry = None
         try:
             for entry in within(self._limits, entries):
@@ -248,7 +248,7 @@ class _Unpacker:
             self._forget_parent()
             os.close(self._root)
 
-    def _place(self, entry: Entry) -> None:
+    def _place(self, entry: TarEntry) -> None:
         path = clean_name(entry.name)
         if len(path) >= _PATH_MAX:
             raise UnsafeArchive(f"the entry {os.fsdecode(path)!r:.80}… has a name of {len(path)} bytes")
@@ -273,7 +273,7 @@ class _Unpacker:
         """Do what an entry that is no file, but a whiteout, says."""
         raise NotImplementedError
 
-    def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
+    def _replace(self, entry: TarEntry, path: bytes, name: bytes) -> None:
         """Put the entry where something else is."""
         parent = os.dup(self._parent)
         try:
@@ -286,7 +286,7 @@ class _Unpacker:
             if parent >= 0:
                 os.close(parent)
 
-    def _make(self, entry: Entry, path: bytes, name: bytes) -> None:
+    def _make(self, entry: TarEntry, path: bytes, name: bytes) -> None:
         """Make the entry's file. Raises FileExistsError where there is one."""
         parent, kind = self._parent, entry.kind
         if kind == FILE:
@@ -312,7 +312,7 @@ class _Unpacker:
             )
         self._dress(entry, path, name, owner=self._owner if kind != HARD_LINK else None)
 
-    def _make_file(self, entry: Entry, name: bytes) -> None:
+    def _make_file(self, entry: TarEntry, name: bytes) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self._parent)
         try:
             if entry.size:
@@ -326,7 +326,7 @@ class _Unpacker:
         finally:
             os.close(fd)
 
-    def _fill(self, entry: Entry, fd: int) -> None:
+    def _fill(self, entry: TarEntry, fd: int) -> None:
         if self._copy is not None:
             self._copy(fd)
         elif entry.open is not None:
@@ -338,7 +338,7 @@ class _Unpacker:
         else:
             write_all(fd, entry.data)
 
-    def _make_link(self, entry: Entry, name: bytes) -> None:
+    def _make_link(self, entry: TarEntry, name: bytes) -> None:
         folder, _, target = clean_name(entry.link).rpartition(b"/")
         if not target:
             raise UnsafeArchive(f"the hard link {os.fsdecode(entry.name)} leads to no file")
@@ -348,7 +348,9 @@ class _Unpacker:
         finally:
             os.close(fd)
 
-    def _dress(self, entry: Entry, path: bytes, name: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    def _dress(
+        self, entry: TarEntry, path: bytes, name: bytes, *, owner: tuple[int, int] | None = None
+    ) -> None:
         """Give a file that exists, and belongs to `owner` if that is known, its owner, xattrs, mode and time."""
         parent = self._parent
         if entry.kind == DIRECTORY:
@@ -366,7 +368,7 @@ class _Unpacker:
         if entry.kind != DIRECTORY:
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
-    def _chown(self, entry: Entry, target: int | bytes) -> None:
+    def _chown(self, entry: TarEntry, target: int | bytes) -> None:
         try:
             change_owner(target, entry.uid, entry.gid, name=entry.name, dir_fd=self._parent)
         except SolveError as error:
@@ -424,7 +426,7 @@ class _LayerUnpacker(_Unpacker):
             if stat.S_ISDIR(os.lstat(gone, dir_fd=self._parent).st_mode):
                 self._mark_opaque(gone)
 
-    def _replace(self, entry: Entry, path: bytes, name: bytes) -> None:
+    def _replace(self, entry: TarEntry, path: bytes, name: bytes) -> None:
         super()._replace(entry, path, name)
         if entry.kind == DIRECTORY:  # what it replaces had hidden the folder below
             self._enter(path.rpartition(b"/")[0], self._make_implied)
@@ -463,7 +465,7 @@ def _gone(name: bytes, path: bytes) -> bytes:
     return gone
 
 
-def _set_xattr(target: int | bytes, key: bytes, value: bytes, entry: Entry) -> None:
+def _set_xattr(target: int | bytes, key: bytes, value: bytes, entry: TarEntry) -> None:
     """Set what an archive may set: nothing `trusted.`, and nothing that overlayfs would take as its own."""
     if key.startswith((b"trusted.", *whiteout.OVERLAY_XATTRS)):
         return

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from inlay.archive.codecs import Codec
-    from inlay.archive.tar import Entry
-    from inlay.content import ContentStore
+    from inlay.archive.tar import TarEntry
+    from inlay.content.store import ContentStore
     from inlay.digest import Digest
 
 _READ_ONCE = 1 << 20
@@ -41,7 +41,7 @@ class PackedLayer(NamedTuple):
 
 
 def pack_layer(
-    entries: Iterable[Entry],
+    entries: Iterable[TarEntry],
     content: ContentStore,
     codec: Codec,
     *,
@@ -74,7 +74,7 @@ class _Archive:
         self.tar = tar
         self._limit_ns = 1 << 80 if mtime_limit_ns is None else mtime_limit_ns
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TarEntry) -> None:
         if entry.mtime_ns > self._limit_ns:
             entry = entry._replace(mtime_ns=self._limit_ns)
         if entry.xattrs:
@@ -82,7 +82,7 @@ class _Archive:
             entry = entry._replace(xattrs=tuple(kept))
         self.tar.add(entry)
 
-    def tapped(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def tapped(self, entries: Iterable[TarEntry]) -> Iterator[TarEntry]:
         """`entries`, each added to the archive before it is passed on."""
         for entry in entries:
             if entry.kind == FILE and entry.open is not None and entry.size <= _READ_ONCE:
@@ -91,7 +91,7 @@ class _Archive:
             yield entry
 
 
-def _content(entry: Entry) -> bytes:
+def _content(entry: TarEntry) -> bytes:
     """The data of a file. Raises `ContentError` where it has not the size that it had."""
     assert entry.open is not None
     fd = entry.open()

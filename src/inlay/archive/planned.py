@@ -11,18 +11,18 @@ import stat as mode_bits
 from functools import partial
 
 from inlay.archive.diff import KINDS
-from inlay.archive.sourcefile import OpenFolders, SourceFile
-from inlay.archive.tar import HARD_LINK, Entry
-from inlay.archive.tree import MAX_LINKS, components, shown
+from inlay.archive.tar import HARD_LINK, TarEntry
 from inlay.errors import SourceError
+from inlay.trees.sourcefile import OpenFolders, SourceFile
+from inlay.trees.tree import MAX_LINKS, components, shown
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from inlay.archive.sourcefile import Sources
-    from inlay.archive.tree import Tree
+    from inlay.trees.sourcefile import Sources
+    from inlay.trees.tree import Tree
 
 Looks = tuple[int, int, int]
 """Mode with the type's bits, uid and gid."""
@@ -89,15 +89,15 @@ class PlannedLayer:
             yield from children
             todo += [child for child in children if child.children]
 
-    def entries(self, sources: Sources) -> Iterator[Entry]:
+    def entries(self, sources: Sources) -> Iterator[TarEntry]:
         """The layer's entries in order, with all that is known of them. `sources` opens what they are made of:
         an entry's `open` may be called once."""
         return _entries(self.root, b"", [], {}, sources)
 
 
 def _entries(
-    folder: PlannedFile, path: bytes, waiting: list[Entry], first_names: dict[int, bytes], sources: Sources
-) -> Iterator[Entry]:
+    folder: PlannedFile, path: bytes, waiting: list[TarEntry], first_names: dict[int, bytes], sources: Sources
+) -> Iterator[TarEntry]:
     """The entries in `folder`. In `waiting` are folders on the way that are as they were: they are given out
     before the first that is not."""
     children = folder.children or {}
@@ -116,20 +116,20 @@ def _entries(
             waiting.pop()
 
 
-def _entry(file: PlannedFile, path: bytes, first_names: dict[int, bytes], sources: Sources) -> Entry:
+def _entry(file: PlannedFile, path: bytes, first_names: dict[int, bytes], sources: Sources) -> TarEntry:
     mode, uid, gid = file.looks
     kind = KINDS[mode & 0o170000]
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     if file.xattrs:
         xattrs = tuple(sorted([(os.fsencode(name), value) for name, value in file.xattrs.items()]))
     if file.names > 1 and (first := first_names.setdefault(id(file), path)) != path:
-        return Entry(path, HARD_LINK, mode & 0o7777, uid, gid, file.mtime_ns, link=first, xattrs=xattrs)
+        return TarEntry(path, HARD_LINK, mode & 0o7777, uid, gid, file.mtime_ns, link=first, xattrs=xattrs)
     content, opener, data = file.content, None, b""
     if isinstance(content, SourceFile):
         opener = partial(sources.open, content)
     else:
         data = content
-    return Entry(
+    return TarEntry(
         path,
         kind,
         mode & 0o7777,
@@ -147,7 +147,7 @@ def _entry(file: PlannedFile, path: bytes, first_names: dict[int, bytes], source
 
 
 class LayerStack:
-    """A tree with planned layers on top, looked at as if it were one: paths as in `archive.tree`.
+    """A tree with planned layers on top, looked at as if it were one: paths as in `trees.tree`.
 
     For one thread at a time; to be closed.
     """

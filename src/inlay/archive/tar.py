@@ -35,7 +35,7 @@ class Sink(Protocol):
     def write(self, data: bytes | memoryview, /) -> object: ...
 
 
-class Entry(NamedTuple):
+class TarEntry(NamedTuple):
     """One member of an archive; its data stays where it is until the writer asks for it.
 
     `name` is relative, without a slash at its end. `size` is that of the data: 0 unless `kind` is FILE.
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
     data: bytes = b""
 
 
-def write_entries(entries: Iterable[Entry], out: Sink) -> None:
+def write_entries(entries: Iterable[TarEntry], out: Sink) -> None:
     """Write a whole archive of `entries`, in their order, to `out`.
 
     Raises `ContentError` where a file does not have the size its entry says; the archive is then useless.
@@ -81,7 +81,7 @@ class TarWriter:
         self._view = lazily_zeroed(buffer_size + 1)  # the byte more shows that a file has grown
         self._used = 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TarEntry) -> None:
         """Write `entry` and its data."""
         self._put(encode_header(entry))
         if not entry.size or entry.kind != FILE:
@@ -113,7 +113,7 @@ class TarWriter:
         self._view[self._used : self._used + size] = data
         self._used += size
 
-    def _copy(self, fd: int, entry: Entry) -> None:
+    def _copy(self, fd: int, entry: TarEntry) -> None:
         left = entry.size
         while left:
             room = self._room - self._used
@@ -144,7 +144,7 @@ def lazily_zeroed(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size))
 
 
-def encode_header(entry: Entry) -> bytes:
+def encode_header(entry: TarEntry) -> bytes:
     """The blocks that come before the data of `entry`: mostly one, three or more with a pax header."""
     name = entry.name + b"/" if entry.kind == DIRECTORY else entry.name
     mtime = entry.mtime_ns // _BILLION  # containerd truncates as well
@@ -163,7 +163,7 @@ def encode_header(entry: Entry) -> bytes:
     return _extended(name, entry, mtime)
 
 
-def _block(name: bytes, entry: Entry, mtime: int, prefix: bytes = b"") -> bytes:
+def _block(name: bytes, entry: TarEntry, mtime: int, prefix: bytes = b"") -> bytes:
     """One ustar header; every value must fit."""
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (entry.mode, entry.uid, entry.gid, entry.size, mtime)
     if entry.major or entry.minor:
@@ -184,7 +184,7 @@ def _block(name: bytes, entry: Entry, mtime: int, prefix: bytes = b"") -> bytes:
     )
 
 
-def _extended(name: bytes, entry: Entry, mtime: int) -> bytes:
+def _extended(name: bytes, entry: TarEntry, mtime: int) -> bytes:
     """A header for an entry of which something does not fit into plain ustar with a short name."""
     if b"\0" in name + entry.link:
         raise ContentError(f"{name!r} cannot be archived: a name must not contain NUL")
@@ -210,7 +210,7 @@ def _extended(name: bytes, entry: Entry, mtime: int) -> bytes:
     )
 
 
-def _records(name: bytes, entry: Entry, mtime: int) -> dict[bytes, bytes]:
+def _records(name: bytes, entry: TarEntry, mtime: int) -> dict[bytes, bytes]:
     """What does not fit into a ustar header."""
     texts = {b"path": name, b"linkpath": entry.link}
     numbers = {

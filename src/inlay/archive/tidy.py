@@ -12,7 +12,7 @@ import os
 import stat
 
 from inlay.archive import whiteout
-from inlay.archive.diff import FOLDER, Tree, all_xattrs, is_same, list_names, lstat, open_tree
+from inlay.archive.diff import FOLDER, TreeRoot, all_xattrs, is_same, list_names, lstat, open_tree
 from inlay.tasks import check_cancelled
 
 
@@ -30,7 +30,7 @@ class _Folder:
         self.names = list_names(upper)
 
 
-def tidy_layer(layer_directory: Tree, lower: Tree) -> None:
+def tidy_layer(layer_directory: TreeRoot, lower: TreeRoot) -> None:
     """Remove from a layer directory what says nothing about the tree `lower` that it was made on.
 
     That is copies of what did not change, whiteouts of what is not there, and opaque marks on folders that

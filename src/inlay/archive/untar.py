@@ -19,10 +19,10 @@ from inlay.archive.tar import (
     HARD_LINK,
     SYMLINK,
     XATTR_RECORD,
-    Entry,
+    TarEntry,
 )
 from inlay.errors import ContentError
-from inlay.filebytes import write_all
+from inlay.system.filebytes import write_all
 from inlay.tasks import check_cancelled
 from inlay.typing import TYPE_CHECKING, Protocol
 
@@ -42,7 +42,7 @@ Segments = list[tuple[int, int]]
 """Where the data of a sparse file lies: (offset, length), ascending; all else is zeros."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where bytes come from; `readinto` returns 0 at the end."""
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None: ...
@@ -68,7 +68,7 @@ class TarReader:
         "position",
     )
 
-    def __init__(self, source: Source, *, buffer_size: int = 1 << 18) -> None:
+    def __init__(self, source: ByteSource, *, buffer_size: int = 1 << 18) -> None:
         self._source = source
         self._buffer = bytearray(max(buffer_size, BLOCK))
         self._view = memoryview(self._buffer)
@@ -79,7 +79,7 @@ class TarReader:
         self._segments: Segments | None = None
         self.position = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         return iter(self._next, None)
 
     def read(self) -> bytes:
@@ -130,7 +130,7 @@ class TarReader:
         check_cancelled()
         self._start, self._end = 0, self._source.readinto(self._buffer) or 0
 
-    def _next(self) -> Entry | None:
+    def _next(self) -> TarEntry | None:
         """Skip to the next header and read it, with the extension headers before it."""
         records: dict[bytes, bytes] = {}
         pairs: list[bytes] = []
@@ -160,7 +160,9 @@ class TarReader:
                 entry = entry._replace(name=long_name or entry.name, link=long_link or entry.link)
             return self._begin(entry, block, records, pairs)
 
-    def _begin(self, entry: Entry, block: bytes, records: dict[bytes, bytes], pairs: list[bytes]) -> Entry:
+    def _begin(
+        self, entry: TarEntry, block: bytes, records: dict[bytes, bytes], pairs: list[bytes]
+    ) -> TarEntry:
         """Get ready to give out the data of `entry`."""
         kind, name = entry.kind, entry.name
         if kind == b"\0" or kind == b"7":
@@ -244,7 +246,7 @@ class TarReader:
         self._skip()
         return body
 
-    def _old_sparse(self, entry: Entry, block: bytes) -> Entry:
+    def _old_sparse(self, entry: TarEntry, block: bytes) -> TarEntry:
         """GNU tar's own format: the map is in the header and in blocks between it and the data."""
         size = _number(block[483:495])
         segments = _parse_map_fields(block[386:482])
@@ -257,7 +259,7 @@ class TarReader:
             more = block[504]
         return self._sparse(entry, segments, size)
 
-    def _pax_sparse(self, entry: Entry, records: dict[bytes, bytes], pairs: list[bytes]) -> Entry:
+    def _pax_sparse(self, entry: TarEntry, records: dict[bytes, bytes], pairs: list[bytes]) -> TarEntry:
         """The formats 0.0 (a record for each number), 0.1 (one record) and 1.0 (ahead of the data)."""
         name = records.get(b"GNU.sparse.name", entry.name)
         entry = entry._replace(name=name)
@@ -286,7 +288,7 @@ class TarReader:
                 wanted = 1 + 2 * _decimal(bytes(text[: text.index(b"\n")]))
         return _pair(bytes(text).split(b"\n")[1:wanted])
 
-    def _sparse(self, entry: Entry, segments: Segments, size: int) -> Entry:
+    def _sparse(self, entry: TarEntry, segments: Segments, size: int) -> TarEntry:
         end = 0
         for offset, length in segments:
             if offset < end or length < 0 or offset + length > size:
@@ -310,7 +312,7 @@ def is_header(block: bytes) -> bool:
     return recorded == total or recorded == total - 256 * sum(byte > 127 for byte in counted)
 
 
-def _parse_block(block: bytes, kind: bytes) -> Entry:
+def _parse_block(block: bytes, kind: bytes) -> TarEntry:
     """The values of one header block."""
     name = _text(block[:100])
     if kind == DIRECTORY:
@@ -329,7 +331,7 @@ def _parse_block(block: bytes, kind: bytes) -> Entry:
     else:
         mode, uid, gid = _number(block[100:108]), _number(block[108:116]), _number(block[116:124])
         size, mtime = _size(_number(block[124:136])), _number(block[136:148])
-    return Entry(
+    return TarEntry(
         name, kind, mode & 0o7777, uid, gid, mtime * _BILLION, size, _text(block[157:257]), major, minor
     )
 
@@ -339,7 +341,7 @@ _USUAL_NUMBERS = b"7777777\0" * 3 + b"77777777777\0" * 2
 """What the numbers of almost all headers look like, when 7 stands for any octal digit."""
 
 
-def _merge(entry: Entry, records: dict[bytes, bytes]) -> Entry:
+def _merge(entry: TarEntry, records: dict[bytes, bytes]) -> TarEntry:
     """What the pax records say instead; an empty value leaves what the header says."""
     changes: dict[str, object] = {}
     xattrs = []

@@ -14,9 +14,9 @@ from _collections_abc import Mapping
 from inlay import json
 from inlay.digest import is_digest, text_sha256
 from inlay.errors import CacheError
+from inlay.golang.timestamp import GO_ZERO, is_time
 from inlay.oci.image import MOST_VALUES, count_values
 from inlay.solver.keys import Chain, RecordNode
-from inlay.timestamp import GO_ZERO, is_time
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

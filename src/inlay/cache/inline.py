@@ -11,9 +11,9 @@ import binascii
 
 from inlay.cache.config import NO_PARENT, config_of, encode, graph_of, parse_records
 from inlay.errors import CacheError
+from inlay.golang.timestamp import GO_ZERO, parse_ns
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
 from inlay.oci.image import INLINE_CACHE, INLINE_CACHE_PROPOSED
-from inlay.timestamp import GO_ZERO, parse_ns
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

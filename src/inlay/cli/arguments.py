@@ -7,7 +7,7 @@ texts are the only ones.
 
 from __future__ import annotations
 
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

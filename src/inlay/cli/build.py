@@ -7,7 +7,7 @@ import sys
 
 from inlay.cli import EXIT_FAILED, EXIT_NOT_CACHED, add_root, say
 from inlay.errors import SolveError, UsageError
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.notation import (
     parse_age,
     parse_allow,
@@ -23,8 +23,8 @@ from inlay.notation import (
     separate_caches,
     with_inline_cache,
 )
-from inlay.privileges import is_privileged
 from inlay.request import BuildRequest
+from inlay.system.privileges import is_privileged
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -205,12 +205,12 @@ def _build(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
     entry = None
     if not is_privileged():
-        from inlay.rootless import begin_to_enter
+        from inlay.system.rootless import begin_to_enter
 
         entry = begin_to_enter()
     call = "check" if arguments.check else arguments.call
     if call != "build":
-        from inlay.calls import call_frontend
+        from inlay.engine.calls import call_frontend
 
         if entry is not None:
             entry.wait()
@@ -219,10 +219,10 @@ def _build(arguments: argparse.Namespace) -> int:
         return 0 if clean else EXIT_FAILED
     outset = None
     if entry is None:  # else there can be no threads yet
-        from inlay.outset import Outset
+        from inlay.engine.outset import Outset
 
         outset = Outset(request).begin()
-    from inlay.builder import NotCached, build
+    from inlay.engine.build import NotCached, build
 
     if entry is not None:
         entry.wait()

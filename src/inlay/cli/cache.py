@@ -64,10 +64,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from inlay.cache.inspection import inspect_cache
-    from inlay.rootless import enter
     from inlay.sources.places import Places
-    from inlay.store import Store
     from inlay.store.journal import Journal
+    from inlay.store.store import Store
+    from inlay.system.rootless import enter
 
     option = cache_option(arguments.cache)
     if arguments.context:
@@ -109,7 +109,7 @@ def cache_option(text: str) -> Option:
 
 def _steps(option: Option, arguments: argparse.Namespace) -> Sequence[StepOutcome]:
     """What would become of each step of the Dockerfile with this cache alone. Nothing runs."""
-    from inlay.builder import NotCached, build
+    from inlay.engine.build import NotCached, build
 
     request = BuildRequest(
         context=arguments.context,

@@ -28,8 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _llb(arguments: argparse.Namespace) -> int:
-    from inlay.calls import dump_llb
-    from inlay.rootless import enter
+    from inlay.engine.calls import dump_llb
+    from inlay.system.rootless import enter
 
     request = request_of(arguments)
     enter()  # a context of the web becomes a layer of the store, whose files have owners

@@ -40,9 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _du(arguments: argparse.Namespace) -> int:
-    from inlay.rootless import enter
-    from inlay.store import Store
+    from inlay.store.store import Store
     from inlay.store.usage import Survey
+    from inlay.system.rootless import enter
 
     enter()
     with Store(arguments.root, warn=say) as store:

@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    from inlay.store import Store
+    from inlay.store.store import Store
     from inlay.store.usage import named_images
 
     with Store(arguments.root, warn=say) as store:
@@ -55,9 +55,9 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 
 def _rm(arguments: argparse.Namespace) -> int:
-    from inlay.rootless import enter
-    from inlay.store import Store
     from inlay.store.pruning import remove_images
+    from inlay.store.store import Store
+    from inlay.system.rootless import enter
 
     enter()
     with Store(arguments.root, warn=say) as store:

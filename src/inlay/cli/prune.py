@@ -7,7 +7,7 @@ import sys
 
 from inlay.cli import add_root, say
 from inlay.errors import UsageError
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.notation import parse_age, parse_size
 from inlay.progress.plain import size_text
 from inlay.typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from inlay.store import Store
     from inlay.store.pruning import Policy
+    from inlay.store.store import Store
     from inlay.store.usage import Item
 
 
@@ -58,9 +58,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from inlay.rootless import enter
-    from inlay.store import Store
     from inlay.store.pruning import prune
+    from inlay.store.store import Store
+    from inlay.system.rootless import enter
 
     policy = policy_of(arguments)
     enter()

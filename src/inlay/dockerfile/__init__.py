@@ -13,7 +13,7 @@ import sys
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inlay.dockerfile.conversion import Result
+    from inlay.dockerfile.conversion import ConvertedPlatform
     from inlay.dockerfile.directives import detect_syntax
     from inlay.dockerfile.excerpts import excerpt
     from inlay.dockerfile.frontend import Converted, convert
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvertOptions",
     "Converted",
+    "ConvertedPlatform",
     "Expansion",
     "ImageRequest",
     "Lexer",
@@ -40,7 +41,6 @@ __all__ = [
     "ParseResult",
     "ResolvedImage",
     "Resolver",
-    "Result",
     "convert",
     "detect_syntax",
     "excerpt",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "conversion": ("Result",),
+    "conversion": ("ConvertedPlatform",),
     "directives": ("detect_syntax",),
     "excerpts": ("excerpt",),
     "frontend": ("Converted", "convert"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from inlay import json
 from inlay.errors import DockerfileError
-from inlay.gotext import SPACE, quote, valid
+from inlay.golang.text import SPACE, quote, valid
 from inlay.regexp import regexp
 from inlay.typing import NamedTuple
 

@@ -18,7 +18,7 @@ from inlay.dockerfile.stages import SCRATCH, StageBuild, reachable
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, InlayError, UsageError
-from inlay.gotext import quote, valid
+from inlay.golang.text import quote, valid
 from inlay.llb.graph import Notes
 from inlay.platform import format_platform, normalise
 from inlay.platform import parse as parse_platform

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.gotext import quote
+from inlay.golang.text import quote
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from inlay.dockerfile.outlines import OutlineArg
 from inlay.dockerfile.paths import is_absolute, normalise_workdir, to_slash
 from inlay.dockerfile.run import with_shell
 from inlay.dockerfile.scope import NOT_IN_ENV
-from inlay.gotext import quote
+from inlay.golang.patterns import clean, join
+from inlay.golang.text import quote
 from inlay.llb.graph import Notes
 from inlay.llb.ops import MakeDirectory
-from inlay.patterns import clean, join
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from inlay.dockerfile.resolver import ImageRequest
 from inlay.dockerfile.sources import git_source, git_url, http_source
 from inlay.dockerfile.state import State
 from inlay.errors import DockerfileError, InlayError, UsageError
-from inlay.gotext import quote
-from inlay.llb import gojson
+from inlay.golang import json as gojson
+from inlay.golang.patterns import clean, join
+from inlay.golang.text import quote
 from inlay.llb.graph import Notes
 from inlay.llb.ops import Copy, SourceOp
-from inlay.patterns import clean, join
 from inlay.platform import format_platform, normalise
 from inlay.reference import parse as parse_reference
 from inlay.typing import TYPE_CHECKING, NamedTuple

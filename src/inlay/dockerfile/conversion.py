@@ -17,8 +17,8 @@ from inlay.dockerfile.shell import Lexer
 from inlay.dockerfile.stages import StageList
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, UsageError
-from inlay.gotext import quote
-from inlay.patterns import PatternMatcher, join
+from inlay.golang.patterns import PatternMatcher, join
+from inlay.golang.text import quote
 from inlay.platform import DEFAULT_PATH, Platform, format_platform, normalise
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MOST_COMPARISONS = 200_000
 
 
-class Result(NamedTuple):
+class ConvertedPlatform(NamedTuple):
     """What a Dockerfile means for one platform."""
 
     platform: Platform
@@ -180,13 +180,13 @@ class Conversion:
         self.target_stage.paths.add("/")
         self.linter.check()
 
-    def result(self) -> Result:
+    def result(self) -> ConvertedPlatform:
         """Make the ops and the image config of what was dispatched. Raises `DockerfileError`."""
         target, image = self.target_stage, self.target_stage.image
         image.labels.update(self.options.labels)
         image.platform = self._image_platform(image)
         definition = settle(target.state.root, self.target_platform)
-        return Result(
+        return ConvertedPlatform(
             _export_platform(self.target_platform, image.platform),
             definition,
             image.to_json(),

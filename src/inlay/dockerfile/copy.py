@@ -11,10 +11,10 @@ from inlay.dockerfile.options import MERGE
 from inlay.dockerfile.paths import is_absolute, normalise_path, restore_end, to_slash, without_drive
 from inlay.dockerfile.sources import git_source, git_url, http_file_name, http_source
 from inlay.errors import DockerfileError, UsageError
-from inlay.gotext import quote
+from inlay.golang.patterns import clean, has_wildcard, join
+from inlay.golang.text import quote
 from inlay.llb.graph import Notes, ProgressGroup
 from inlay.llb.ops import Copy, MakeFile, Owner, User
-from inlay.patterns import clean, has_wildcard, join
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from inlay.dockerfile.giturl import GitUrl
     from inlay.dockerfile.instructions import InlineFile
     from inlay.dockerfile.scope import Scope
+    from inlay.golang.patterns import PatternMatcher
     from inlay.llb.ops import Action
-    from inlay.patterns import PatternMatcher
 
 PREPARING = "[internal] preparing inline document"
 

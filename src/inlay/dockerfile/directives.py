@@ -6,7 +6,7 @@ Source: BuildKit's frontend/dockerfile/parser/directives.go.
 from __future__ import annotations
 
 from inlay.errors import DockerfileError
-from inlay.gotext import SPACE
+from inlay.golang.text import SPACE
 from inlay.typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inlay.dockerfile.literals import parse_int, parse_ip
-from inlay.gotext import quote
+from inlay.golang.text import quote
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inlay.dockerfile.checks import check_casing, check_stage_names
 from inlay.dockerfile.contexts import check_context
-from inlay.dockerfile.conversion import Conversion, Result, Source
+from inlay.dockerfile.conversion import Conversion, ConvertedPlatform, Source
 from inlay.dockerfile.directives import find_directive
 from inlay.dockerfile.excerpts import excerpt as excerpt
 from inlay.dockerfile.instructions import read_stages
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Converted(NamedTuple):
     """A Dockerfile's meaning for each platform asked for, in that order."""
 
-    results: tuple[Result, ...]
+    results: tuple[ConvertedPlatform, ...]
     warnings: tuple[LintWarning, ...]
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 
 from inlay.errors import DockerfileError
-from inlay.gotext import quote, valid
-from inlay.patterns import join
+from inlay.golang.patterns import join
+from inlay.golang.text import quote, valid
 from inlay.typing import NamedTuple
 
 

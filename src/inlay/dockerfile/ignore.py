@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inlay.errors import DockerfileError
-from inlay.gotext import SPACE
-from inlay.patterns import clean
+from inlay.golang.patterns import clean
+from inlay.golang.text import SPACE
 
 _MAX_LINE = 64 * 1024
 
@@ -12,7 +12,7 @@ _MAX_LINE = 64 * 1024
 def parse_ignore(text: bytes) -> list[str]:
     """The patterns of an ignore file in order, cleaned, exceptions with their `!`.
 
-    They are the frontend's `local.excludepatterns`; `inlay.patterns.PatternMatcher` applies them. Raises
+    They are the frontend's `local.excludepatterns`; `inlay.golang.patterns.PatternMatcher` applies them. Raises
     `DockerfileError` for a line of 64 KiB or more.
     """
     patterns = []

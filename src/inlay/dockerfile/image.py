@@ -7,7 +7,7 @@ A config is read into the fields that BuildKit knows (the rest is lost, as there
 from __future__ import annotations
 
 from inlay import json
-from inlay.llb import gojson
+from inlay.golang import json as gojson
 from inlay.platform import DEFAULT_PATH, Platform
 from inlay.typing import TYPE_CHECKING
 

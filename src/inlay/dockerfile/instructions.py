@@ -13,7 +13,7 @@ from inlay.dockerfile.literals import format_duration, parse_duration, parse_int
 from inlay.dockerfile.parser import chomp_heredoc, parse_heredoc
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError, Location
-from inlay.gotext import SPACE, quote
+from inlay.golang.text import SPACE, quote
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

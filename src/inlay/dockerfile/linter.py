@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from inlay.dockerfile.literals import parse_bool
 from inlay.errors import DockerfileError
-from inlay.gotext import SPACE, quote
+from inlay.golang.text import SPACE, quote
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

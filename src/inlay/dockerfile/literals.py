@@ -6,8 +6,8 @@ tonistiigi/go-csvvalue,tonistiigi/dchapes-mode,moby/sys/signal}, util/cpuset; Go
 
 from __future__ import annotations
 
-from inlay import gotext
-from inlay.gotext import SPACE, quote
+from inlay.golang import text as go
+from inlay.golang.text import SPACE, quote
 from inlay.llb.ops import Ulimit
 
 _INT64 = 1 << 63
@@ -110,7 +110,7 @@ def _digits(function: str, text: str, digits: str, base: int) -> int:
 
 def parse_bool(text: str) -> bool:
     """Go's `strconv.ParseBool`."""
-    value = gotext.parse_bool(text)
+    value = go.parse_bool(text)
     if value is None:
         raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inlay.dockerfile.literals import parse_bool, parse_csv, parse_size, parse_uint
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
-from inlay.gotext import quote
+from inlay.golang.text import quote
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

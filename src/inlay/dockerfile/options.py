@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inlay import gotext
 from inlay.dockerfile.linter import LintOptions
 from inlay.dockerfile.literals import (
     check_cpuset,
@@ -14,6 +13,7 @@ from inlay.dockerfile.literals import (
     parse_ulimit,
 )
 from inlay.errors import UsageError
+from inlay.golang import text as go
 from inlay.llb.graph import Resources
 from inlay.llb.ops import NETWORK_HOST, NETWORK_NONE, NETWORK_SANDBOX, HostIP, Ulimit
 from inlay.platform import Platform, normalise, parse
@@ -136,7 +136,7 @@ def _parse(options: Mapping[str, str], build_platform: Platform) -> ConvertOptio
         cgroup_parent=options.get("cgroup-parent", ""),
         resources=resources,
         cache_namespace=arg.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        keep_git_dir=gotext.parse_bool(arg.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")) is True,
+        keep_git_dir=go.parse_bool(arg.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")) is True,
         lint=_lint(arg.get("BUILDKIT_DOCKERFILE_CHECK")),
     )
 

@@ -24,7 +24,7 @@ from inlay.dockerfile import arguments
 from inlay.dockerfile.directives import BOM, DirectiveReader
 from inlay.dockerfile.shell import Lexer
 from inlay.errors import DockerfileError, Location
-from inlay.gotext import SPACE
+from inlay.golang.text import SPACE
 from inlay.regexp import regexp
 from inlay.typing import TYPE_CHECKING, NamedTuple
 

@@ -6,8 +6,8 @@ message.
 
 from __future__ import annotations
 
-from inlay.gotext import quote
-from inlay.patterns import clean, join
+from inlay.golang.patterns import clean, join
+from inlay.golang.text import quote
 
 
 def normalise_path(parent: str, path: str, os: str, *, keep_slash: bool = False) -> str:

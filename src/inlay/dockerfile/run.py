@@ -10,11 +10,11 @@ from inlay.dockerfile.drafts import DraftMount, ExecDraft, FileDraft
 from inlay.dockerfile.instructions import Run, heredoc_in
 from inlay.dockerfile.options import BIND_WITHOUT_OUTPUT, SETS_DEFAULT_PATH
 from inlay.dockerfile.parser import chomp_heredoc
-from inlay.gotext import SPACE, quote, valid
+from inlay.golang.patterns import clean, join
+from inlay.golang.text import SPACE, quote, valid
 from inlay.llb import ops
 from inlay.llb.graph import Notes
 from inlay.llb.keys import base_name
-from inlay.patterns import clean, join
 from inlay.platform import DEFAULT_PATH
 from inlay.typing import TYPE_CHECKING
 

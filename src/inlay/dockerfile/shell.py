@@ -11,7 +11,7 @@ U+FFFD. Every failure is an `ExpansionError` without location.
 from __future__ import annotations
 
 from inlay.errors import DockerfileError
-from inlay.gotext import SPACE, quote, valid
+from inlay.golang.text import SPACE, quote, valid
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from inlay.dockerfile.outlines import Outline
 from inlay.dockerfile.state import State
 from inlay.dockerfile.suggest import suggest
 from inlay.errors import DockerfileError
-from inlay.gotext import atoi, quote
+from inlay.golang.text import atoi, quote
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from inlay.golang.patterns import join
 from inlay.llb.ops import NETWORK_SANDBOX
-from inlay.patterns import join
 from inlay.platform import normalise
 from inlay.typing import TYPE_CHECKING
 

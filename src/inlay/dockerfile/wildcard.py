@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 
 from inlay.errors import DockerfileError
-from inlay.gotext import valid
+from inlay.golang.text import valid
 from inlay.typing import NamedTuple
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal itself takes a millisecond to import
 import os
 
-from inlay import linux
 from inlay.executor import defaults, sandbox, staging
+from inlay.system import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

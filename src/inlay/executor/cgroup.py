@@ -15,7 +15,7 @@ import ctypes
 import os
 import struct
 
-from inlay import linux
+from inlay.system import linux
 
 TRUSTED = "-trusted"
 """Ends the name of the group beside one with the filter, for steps that may open any device."""

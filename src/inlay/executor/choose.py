@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from inlay.errors import SolveError, UsageError
 from inlay.executor.cgroup import make_parent
-from inlay.privileges import step_refusal
-from inlay.programs import find_program
+from inlay.system.privileges import step_refusal
+from inlay.system.programs import find_program
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

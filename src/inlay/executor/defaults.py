@@ -5,7 +5,7 @@ BuildKit: executor/oci/spec_linux.go and containerd's default spec, which it sta
 
 from __future__ import annotations
 
-from inlay.privileges import is_among, mapped_groups
+from inlay.system.privileges import is_among, mapped_groups
 
 _CAPABILITIES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "

@@ -9,10 +9,10 @@ import errno
 import os
 import stat
 
-from inlay import linux
 from inlay.errors import ProcessFailed, SolveError
 from inlay.executor import rootfs
 from inlay.executor.executor import Tmpfs
+from inlay.system import linux
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from inlay import linux
-from inlay.filebytes import write_all
-from inlay.privileges import change_owner
+from inlay.system import linux
+from inlay.system.filebytes import write_all
+from inlay.system.privileges import change_owner
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

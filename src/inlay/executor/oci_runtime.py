@@ -6,11 +6,12 @@ import errno
 import os
 from binascii import b2a_base64
 
-from inlay import json, linux
+from inlay import json
 from inlay.errors import SolveError
 from inlay.executor import defaults, seccomp
 from inlay.executor.launcher import Launcher
 from inlay.executor.prepared import capabilities, with_prepared
+from inlay.system import linux
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from inlay import linux, privileges
 from inlay.errors import SolveError
 from inlay.executor import defaults, rootfs
 from inlay.executor.executor import DEFAULT_HOSTNAME, Bind, Tmpfs
 from inlay.executor.memory import MemoryFile, memory_files
+from inlay.system import linux, privileges
 from inlay.typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
-from inlay import json, linux
+from inlay import json
 from inlay.cancellation import Cancellation
 from inlay.errors import SolveError
 from inlay.executor.binfmt import MACHINES, program
 from inlay.executor.executor import ProcessSpec
-from inlay.filebytes import replace_file
 from inlay.platform import host
-from inlay.privileges import mapping_name
+from inlay.system import linux
+from inlay.system.filebytes import replace_file
+from inlay.system.privileges import mapping_name
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

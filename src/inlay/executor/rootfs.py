@@ -10,10 +10,10 @@ import errno
 import os
 import stat
 
-from inlay import linux
-from inlay.accounts import entries
 from inlay.errors import SolveError
-from inlay.privileges import change_owner
+from inlay.system import linux
+from inlay.system.accounts import entries
+from inlay.system.privileges import change_owner
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

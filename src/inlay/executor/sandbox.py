@@ -13,9 +13,9 @@ import os
 import resource
 import stat
 
-from inlay import linux
 from inlay.executor import defaults, staging
-from inlay.privileges import may_set_groups
+from inlay.system import linux
+from inlay.system.privileges import may_set_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from inlay import linux
 from inlay.executor import defaults
-from inlay.privileges import in_user_namespace
+from inlay.system import linux
+from inlay.system.privileges import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import os
 import select
 from itertools import pairwise
 
-from inlay import linux
 from inlay.executor import bundle, cgroup, sandbox, staging
 from inlay.executor.protocol import CONTROL_FD, MAX_DESCRIPTORS, STEP
+from inlay.system import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

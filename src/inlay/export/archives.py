@@ -15,7 +15,7 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.export.image import Image
     from inlay.export.plan import Output
     from inlay.export.results import MadeImages

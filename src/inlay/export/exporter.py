@@ -7,7 +7,7 @@ import os
 from inlay.errors import BlobLost, ContentError, ExportError, InlayError
 from inlay.export.publish import config_blob, image_blobs, layer_blobs, push_blobs, push_images, push_referrer
 from inlay.export.results import Results
-from inlay.gotext import parse_bool
+from inlay.golang.text import parse_bool
 from inlay.progress.report import shown
 from inlay.tasks import Limiter, in_thread, spawn
 from inlay.typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from inlay.archive.codecs import Codec
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.export.opening import Opening
     from inlay.export.plan import Output
     from inlay.export.publish import Blob, Destination

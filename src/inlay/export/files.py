@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from inlay.actions.fileop import copy_tree
+from inlay.actions.files.op import copy_tree
 from inlay.archive.diff import diff_trees
-from inlay.archive.tar import DIRECTORY, HARD_LINK, Entry, write_entries
+from inlay.archive.tar import DIRECTORY, HARD_LINK, TarEntry, write_entries
 from inlay.errors import ExportError
 from inlay.platform import format_platform
 from inlay.typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
-    from inlay.archive.tree import Tree
     from inlay.export.plan import Output
     from inlay.export.results import BuiltPlatform
+    from inlay.trees.tree import Tree
 
 _HALF_NS = 500_000_000
 
@@ -44,9 +44,9 @@ def write_tar(sources: Sequence[tuple[str, int | None]], out: BinaryIO) -> None:
     write_entries((entry for folder, fd in sources for entry in _entries(folder.encode(), fd)), out)
 
 
-def _entries(folder: bytes, source_fd: int | None) -> Iterator[Entry]:
+def _entries(folder: bytes, source_fd: int | None) -> Iterator[TarEntry]:
     if folder:
-        yield Entry(folder, DIRECTORY, mode=0o755)
+        yield TarEntry(folder, DIRECTORY, mode=0o755)
     if source_fd is None:
         return
     for entry in map(_rounded, diff_trees(None, source_fd)):
@@ -57,6 +57,6 @@ def _entries(folder: bytes, source_fd: int | None) -> Iterator[Entry]:
         yield entry._replace(name=folder + b"/" + entry.name, link=link)
 
 
-def _rounded(entry: Entry) -> Entry:
+def _rounded(entry: TarEntry) -> TarEntry:
     """The entry with the second that its time is nearest to, as Go writes it here; in layers it is cut off."""
     return entry._replace(mtime_ns=(entry.mtime_ns + _HALF_NS) // (2 * _HALF_NS) * (2 * _HALF_NS))

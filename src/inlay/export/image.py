@@ -9,7 +9,8 @@ from __future__ import annotations
 from inlay import json
 from inlay.digest import Digest
 from inlay.errors import ExportError
-from inlay.llb.gojson import dumps, dumps_indented
+from inlay.golang.json import dumps, dumps_indented
+from inlay.golang.timestamp import format_ns, parse_ns
 from inlay.oci.descriptor import (
     CREATED_AT,
     DESCRIPTION,
@@ -25,7 +26,6 @@ from inlay.oci.descriptor import (
     Descriptor,
 )
 from inlay.oci.image import INLINE_CACHE, Index, Manifest
-from inlay.timestamp import format_ns, parse_ns
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.digest import Digest
     from inlay.export.image import Image
     from inlay.oci.descriptor import Descriptor

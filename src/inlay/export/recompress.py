@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from inlay.archive.codecs import Codec
-    from inlay.archive.untar import Source
-    from inlay.content import ContentStore
+    from inlay.archive.untar import ByteSource
+    from inlay.content.store import ContentStore
     from inlay.refs.store import RefStore
 
 _SCHEMA = """
@@ -98,7 +98,7 @@ class Recompressor:
         buffer = memoryview(bytearray(BLOCK_SIZE))
         with self._content.open_blob(blob) as packed, self._content.ingest(digested=True) as ingest:
             with BlobWriter(ingest, self._codec) as out:
-                stream = decompress(cast("Source", packed))
+                stream = decompress(cast("ByteSource", packed))
                 while count := stream.readinto(buffer):
                     out.write(buffer[:count])
             made = out.packed

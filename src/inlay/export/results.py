@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from inlay.archive.codecs import Codec
     from inlay.cache.results import ChainOf
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.errors import BlobLost
     from inlay.export.image import Image
     from inlay.export.plan import Output

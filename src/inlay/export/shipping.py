@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inlay.archive.codecs import Codec
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.reference import Reference
     from inlay.refs.ref import Layer, Ref
     from inlay.refs.store import RefStore

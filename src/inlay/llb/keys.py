@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from inlay.digest import Digest
 from inlay.errors import SolveError
-from inlay.llb import gojson
+from inlay.golang import json as gojson
+from inlay.golang.patterns import clean, has_wildcard
 from inlay.llb.ops import (
     BIND,
     CONTENT_CACHE_DEFAULT,
@@ -31,7 +32,6 @@ from inlay.llb.ops import (
     Op,
 )
 from inlay.llb.schema import BOOL, BYTES, FIELDS, INT, INTS, MESSAGE, STRING, STRINGS, USER
-from inlay.patterns import clean, has_wildcard
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

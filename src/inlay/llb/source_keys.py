@@ -6,7 +6,7 @@ BuildKit: source/{containerimage,http,git}/*.go `CacheKey`.
 from __future__ import annotations
 
 from inlay.digest import Digest
-from inlay.llb import gojson
+from inlay.golang import json as gojson
 from inlay.llb.keys import platform_fields
 from inlay.typing import TYPE_CHECKING
 

@@ -6,8 +6,8 @@ from _thread import allocate_lock
 from binascii import b2a_base64
 
 from inlay import json
+from inlay.golang.timestamp import format_ns
 from inlay.progress.events import Completed, Log, Started, Transfer
-from inlay.timestamp import format_ns
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

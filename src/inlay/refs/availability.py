@@ -20,8 +20,8 @@ from inlay.typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inlay.arrival import Arrival
-    from inlay.content import BlobSource, ContentStore
+    from inlay.content.arrival import Arrival
+    from inlay.content.store import BlobSource, ContentStore
     from inlay.oci.descriptor import Descriptor
     from inlay.refs.ref import Ref, Source
     from inlay.refs.table import LayerTable

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inlay.archive.planned import PlannedLayer
-    from inlay.archive.tree import Tree
     from inlay.refs.unpacking import Unpacking
     from inlay.snapshot.snapshotter import Active, Snapshotter, View
     from inlay.tasks import Limiter, Task
+    from inlay.trees.tree import Tree
 
 
 class Mounted:
@@ -40,7 +40,7 @@ class Mounted:
         return await self._trees[key]
 
     async def _tree(self, ref: Ref) -> Tree:
-        from inlay.archive.tree import Tree
+        from inlay.trees.tree import Tree
 
         return Tree.at((await self.view(ref)).path)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inlay.archive.codecs import Codec
     from inlay.archive.packing import PackedLayer
     from inlay.archive.planned import PlannedLayer
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.refs.availability import Availability
     from inlay.refs.mounted import Mounted
     from inlay.refs.ref import Layer
@@ -134,7 +134,7 @@ class Packing:
     ) -> PackedLayer | None:
         from inlay.archive.layer import apply_entries
         from inlay.archive.packing import pack_layer
-        from inlay.archive.sourcefile import Sources
+        from inlay.trees.sourcefile import Sources
 
         with Sources() as sources:
             entries = planned.entries(sources)

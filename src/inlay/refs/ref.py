@@ -7,12 +7,12 @@ from inlay.typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from inlay.archive.planned import PlannedLayer
-    from inlay.archive.tree import Tree
-    from inlay.content import BlobSource
+    from inlay.content.store import BlobSource
     from inlay.digest import Digest
     from inlay.oci.descriptor import Descriptor
     from inlay.oci.image import Index, Manifest
     from inlay.snapshot.snapshotter import LayerDir
+    from inlay.trees.tree import Tree
 
 
 class ImagePlace(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inlay.digest import Digest, is_digest
 from inlay.errors import CacheError
+from inlay.golang.timestamp import format_ns, now_ns, parse_ns
 from inlay.oci.descriptor import CREATED_AT, DESCRIPTION, UNCOMPRESSED
 from inlay.refs.availability import Availability
 from inlay.refs.mounted import Mounted
@@ -13,7 +14,6 @@ from inlay.refs.table import LayerTable, TreeRow
 from inlay.refs.unpacking import Unpacking
 from inlay.solver.keys import Chain
 from inlay.tasks import Limiter
-from inlay.timestamp import format_ns, now_ns, parse_ns
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from inlay.archive.codecs import Codec
     from inlay.archive.planned import PlannedLayer
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.errors import BlobLost
     from inlay.oci.descriptor import Descriptor
     from inlay.refs.ref import Source

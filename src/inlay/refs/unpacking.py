@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inlay.archive.layer import AppliedLayer
-    from inlay.archive.untar import Source as ByteSource
-    from inlay.arrival import Arrival
-    from inlay.content import ContentStore
+    from inlay.archive.untar import ByteSource
+    from inlay.content.arrival import Arrival
+    from inlay.content.store import ContentStore
     from inlay.oci.descriptor import Descriptor
     from inlay.refs.availability import Availability
     from inlay.refs.ref import Layer

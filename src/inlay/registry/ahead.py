@@ -1,4 +1,4 @@
-"""Answers of registries that were asked for before anybody needed them (see `inlay.outset`).
+"""Answers of registries that were asked for before anybody needed them (see `inlay.engine.outset`).
 
 Each is handed out once, and only while it is new: what a tag means may change while a build runs.
 """

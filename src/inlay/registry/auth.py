@@ -177,7 +177,7 @@ class DockerConfig:
 
     def _ask_helper(self, name: str, key: str) -> Credential | None:
         """Run `docker-credential-NAME get` (docker-credential-helpers' protocol)."""
-        from inlay import outside
+        from inlay.system import outside
 
         program = f"docker-credential-{name}"
         if not regexp(r"[A-Za-z0-9._-]+").fullmatch(name):

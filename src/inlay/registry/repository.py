@@ -5,7 +5,7 @@ All methods block, may be called from any thread, and raise `RegistryError`s tha
 
 from __future__ import annotations
 
-from inlay.content import VerifyingReader
+from inlay.content.store import VerifyingReader
 from inlay.digest import Digest
 from inlay.errors import ContentError
 from inlay.oci.descriptor import Descriptor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from inlay import privileges
 from inlay.errors import SolveError
 from inlay.snapshot.snapshotter import LayerDirs
+from inlay.system import privileges
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import os
 
 from inlay.archive.diff import all_entries
 from inlay.archive.layer import merge_entries
-from inlay.archive.rooted import remove_tree
 from inlay.archive.whiteout import is_whiteout
 from inlay.digest import text_sha256
 from inlay.snapshot.snapshotter import copy_root_looks, items_below, lock_unused
+from inlay.trees.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from inlay import linux
 from inlay.archive.diff import diff_trees
 from inlay.archive.layer import apply_entries, merge_entries
 from inlay.snapshot.merged import adopt, merge
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
+from inlay.system import linux
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

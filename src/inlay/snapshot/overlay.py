@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
-from inlay import linux
 from inlay.archive import whiteout
 from inlay.archive.tidy import tidy_layer
-from inlay.privileges import in_user_namespace
 from inlay.snapshot.merged import merge
 from inlay.snapshot.snapshotter import LayerDirs, View, copy_root_looks
+from inlay.system import linux
+from inlay.system.privileges import in_user_namespace
 from inlay.tasks import start_thread
 from inlay.typing import TYPE_CHECKING
 

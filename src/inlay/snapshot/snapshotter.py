@@ -320,7 +320,7 @@ def _spread(folder: str) -> None:
 
 
 def _remove(folder: str) -> None:
-    from inlay.archive.rooted import remove_tree  # here, as most builds in which all is cached remove nothing
+    from inlay.trees.rooted import remove_tree  # here, as most builds in which all is cached remove nothing
 
     remove_tree(folder)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from itertools import islice
 
+from inlay.golang.timestamp import parse_ns
 from inlay.solver.keys import RANDOM, CacheRecord, Link, derived_key, is_random
-from inlay.timestamp import parse_ns
 from inlay.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:

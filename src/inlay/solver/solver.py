@@ -13,10 +13,10 @@ here content, where it is known, decides which key it is.
 from __future__ import annotations
 
 from inlay.errors import CacheError, SolveError
+from inlay.golang.timestamp import format_ns
 from inlay.solver.keys import CONTENT, CacheRecord, Link, guarded, output_key
 from inlay.solver.vertex import Silent, inputs_first
 from inlay.tasks import all_done, first_done, gather, promise, spawn, start
-from inlay.timestamp import format_ns
 from inlay.typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:

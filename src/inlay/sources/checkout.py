@@ -6,11 +6,11 @@ import contextlib
 import os
 import stat
 
-from inlay.archive.rooted import remove_tree
 from inlay.errors import SourceError
 from inlay.sources.gitaccess import without_userinfo
 from inlay.sources.gitcli import NETWORK, GitError
 from inlay.sources.mirror import FETCH_QUIET_S
+from inlay.trees.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import threading
 from inlay.archive.compression import decompress
 from inlay.digest import Digest
 from inlay.errors import ContentError, RegistryError, SourceError, UsageError, system_error
-from inlay.filebytes import replace_file, write_all
-from inlay.privileges import change_owner
 from inlay.registry.transport import Request, TransientError
 from inlay.registry.url import Url, basic, shown_url
 from inlay.sources.credentials import header_text
 from inlay.sources.http import file_name
 from inlay.sources.httpdate import parse_http_date
+from inlay.system.filebytes import replace_file, write_all
+from inlay.system.privileges import change_owner
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import threading
 import time
 
 from inlay.errors import SourceError
-from inlay.programs import find_program
+from inlay.system.programs import find_program
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

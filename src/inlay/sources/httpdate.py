@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from inlay.timestamp import days_before
+from inlay.golang.timestamp import days_before
 
 _CLOCK = r"(\d\d):(\d\d):(\d\d)"
 _SHAPES = (

@@ -22,7 +22,7 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inlay.content import ContentStore
+    from inlay.content.store import ContentStore
     from inlay.dockerfile.resolver import ImageRequest
     from inlay.llb.ops import SourceOp
     from inlay.oci.descriptor import Descriptor

@@ -13,21 +13,21 @@ import os
 import stat as mode_bits
 
 from inlay import json
-from inlay.archive.digestmemory import file_keys
-from inlay.archive.tree import Entry, Folder, Tree, in_order, reason, shown
-from inlay.archive.walking import matches_quietly, may_except_below, may_match_below
 from inlay.digest import Digest
 from inlay.errors import SourceError
-from inlay.patterns import PatternMatcher, clean, has_wildcard
+from inlay.golang.patterns import PatternMatcher, clean, has_wildcard
 from inlay.refs.ref import ContextRef
 from inlay.tasks import in_thread
+from inlay.trees.digestmemory import file_keys
+from inlay.trees.tree import Entry, Folder, Tree, in_order, reason, shown
+from inlay.trees.walking import matches_quietly, may_except_below, may_match_below
 from inlay.typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from inlay.archive.digestmemory import DigestMemory
     from inlay.llb.ops import SourceOp
+    from inlay.trees.digestmemory import DigestMemory
 
 _IN, _MAYBE, _OUT = "in", "perhaps for what is below", "out"
 

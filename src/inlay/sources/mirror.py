@@ -15,10 +15,10 @@ import os
 import shutil
 import time
 
-from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import SourceError
 from inlay.sources.gitcli import GitError
+from inlay.trees.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from inlay.typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inlay.content import BlobSource
+    from inlay.content.store import BlobSource
     from inlay.digest import Digest
     from inlay.layout import Layout
     from inlay.oci.descriptor import Descriptor

@@ -1,7 +1,7 @@
 """What this store remembers of steps and their files, so that later builds can say what changed.
 
     root/journal/step-<step key>        what a step was: its pre-image, and the contents it was done with
-    root/journal/files-<content key>    the files behind a content key (see `archive.listing`)
+    root/journal/files-<content key>    the files behind a content key (see `trees.listing`)
     root/journal/source-<hash of name>  what a source's name has led to
 
 Caches hold digests only. Nothing here decides what is cached: any file may be missing or deleted, and one
@@ -14,11 +14,11 @@ import os
 
 from inlay import json
 from inlay.digest import Digest
-from inlay.filebytes import replace_file
+from inlay.system.filebytes import replace_file
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from inlay.archive.listing import Listing
+    from inlay.trees.listing import Listing
 
 MAX_CONTENTS = 8
 """So many contents of one input are remembered, the last ones."""
@@ -67,7 +67,7 @@ class Journal:
 
     def files(self, content_key: str) -> Listing | None:
         """The files behind a content key."""
-        from inlay.archive.listing import decode
+        from inlay.trees.listing import decode
 
         raw = self._read(f"files-{_hex(content_key)}")
         try:
@@ -80,7 +80,7 @@ class Journal:
         return self._confirm(f"files-{_hex(content_key)}")
 
     def keep_files(self, content_key: str, listing: Listing) -> None:
-        from inlay.archive.listing import encode
+        from inlay.trees.listing import encode
 
         self._write(f"files-{_hex(content_key)}", encode(listing))
 

@@ -12,10 +12,8 @@ import os
 import time
 
 from inlay.actions.cachemounts import remove_cache_folder, sweep_cache_folders
-from inlay.archive.rooted import remove_tree
 from inlay.digest import Digest
 from inlay.errors import InlayError, UsageError
-from inlay.filebytes import sweep_partial_files
 from inlay.layout import IMAGE_NAME, LayoutFolder
 from inlay.notation import parse_age
 from inlay.oci.descriptor import REF_NAME
@@ -34,13 +32,15 @@ from inlay.store.usage import (
     images_in,
     tree_roots,
 )
+from inlay.system.filebytes import sweep_partial_files
+from inlay.trees.rooted import remove_tree
 from inlay.typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from inlay.oci.descriptor import Descriptor
-    from inlay.store import Store
+    from inlay.store.store import Store
     from inlay.store.usage import Item
 
 KEEP_S = 60 * 24 * 3600.0

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-    from inlay.content import StoredBlob
+    from inlay.content.store import StoredBlob
     from inlay.oci.descriptor import Descriptor
-    from inlay.store import Store
+    from inlay.store.store import Store
 
 IMAGE, LAYER, CACHE_MOUNT, DOWNLOAD, GIT, MEMORY, LEFTOVER = KINDS = (
     "image",

@@ -1,0 +1,1 @@
+"""This machine and this process: system calls, privileges, the user namespace of a build, programs."""
