@@ -18,8 +18,8 @@ LIMIT = 10 << 20
 def find_owner(owner: Owner | None, tree_of: Callable[[int], Tree]) -> tuple[int, int] | None:
     """uid and gid of `owner`; None for no owner.
 
-    Names are looked up in the trees that `tree_of` gives for their inputs; an unknown one counts as root.
-    A user brings its group along, unless another is given.
+    Names are looked up in the trees that `tree_of` gives for their inputs. An unknown user counts as root. A user
+    brings its group along, unless another is given that is known; a number brings the group of that number.
     """
     if owner is None:
         return None
@@ -27,7 +27,8 @@ def find_owner(owner: Owner | None, tree_of: Callable[[int], Tree]) -> tuple[int
     if owner.user is not None:
         uid, gid = _user(owner.user, tree_of)
     if owner.group is not None:
-        gid = _group(owner.group, tree_of)
+        known = _group(owner.group, tree_of)
+        gid = gid if known is None else known
     return uid, gid
 
 
@@ -40,13 +41,13 @@ def _user(user: User, tree_of: Callable[[int], Tree]) -> tuple[int, int]:
     return 0, 0
 
 
-def _group(group: User, tree_of: Callable[[int], Tree]) -> int:
+def _group(group: User, tree_of: Callable[[int], Tree]) -> int | None:
     if group.name is None:
         return group.id
     for fields in entries(tree_of(group.input).read_text("/etc/group", LIMIT)):
         if fields[0] == group.name and not fields[0].startswith("#"):
             return _number(fields, 2)
-    return 0
+    return None
 
 
 def _number(fields: list[str], index: int) -> int:
