@@ -117,6 +117,8 @@ def test_links_cannot_leave_the_destination(add: Callable[..., Path], tmp_path: 
     (tmp_path / "outside").mkdir()
     to = add(
         archive(
+            folder(str(tmp_path / "outside")[1:]),
+            folder("outside"),
             link("abs", str(tmp_path / "outside")),
             (member("abs/f"), b"1"),
             link("rel", "../../outside"),
@@ -191,3 +193,14 @@ def test_a_file_of_which_not_all_could_be_written_is_not_there(
     with pytest.raises(ContentError, match="ends inside a file"):
         add(whole[: 1 << 19])
     assert os.listdir(tmp_path / "root/to") == ["first"]
+
+
+@pytest.mark.parametrize("name", ["s/f", "s/new/f"])
+def test_members_below_a_link_to_nothing_are_an_error(add: Callable[..., Path], name: str) -> None:
+    with pytest.raises(SolveError, match=r"/to/s, which is a link to nothing"):
+        add(archive(link("s", "../missing"), (member(name), b"f")))
+
+
+def test_folders_below_a_link_to_a_folder_are_made(add: Callable[..., Path]) -> None:
+    to = add(archive(folder("d"), link("s", "d"), (member("s/new/f"), b"f")))
+    assert (to / "d/new/f").read_bytes() == b"f"

@@ -127,6 +127,12 @@ def _archives(root: Path) -> dict[str, bytes]:
             {"name": "tgt", "type": _SYM, "linkname": "/tmp", "mode": 0o777}, {"name": "q"}
         ),
         "only-dir.tar": _tar({"name": "q", "type": _DIR, "mode": 0o1777}),
+        "through.tar": _tar(
+            {"name": "d", "type": _DIR, "mode": 0o755},
+            {"name": "s", "type": _SYM, "linkname": "d", "mode": 0o777},
+            {"name": "s/new/f"},
+        ),
+        "nowhere.tar": _tar({"name": "s", "type": _SYM, "linkname": "../x", "mode": 0o777}, {"name": "s/f"}),
         "names.tar": _tar({"name": "h1"}, {"name": "h2", "type": _LNK, "linkname": "h1"}),
         "zero.tar": b"",
         "text.tar": b"not a tar\n",

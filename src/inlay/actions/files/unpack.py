@@ -95,6 +95,8 @@ class _Unpacker:
             return  # the folder itself stays as it is
         above, _, last = name.rpartition("/")
         parent = self._parent(above)
+        if self._destination.lstat(parent) is None:
+            self._check_links(above)
         yield from plan_folders(self._destination, parent, mode=0o755, owner=(0, 0), timestamp=None)
         path = f"{parent}/{last}"
         there = self._destination.lstat(path)
@@ -118,6 +120,16 @@ class _Unpacker:
         if known is None:
             known = self._parents[path] = self._destination.resolve(path, below=self._folder)
         return known
+
+    def _check_links(self, path: str) -> None:
+        """Raise `SolveError` where a folder above a member is a link to nothing; only other ones are made."""
+        while path:
+            above, _, last = path.rpartition("/")
+            link = f"{self._parent(above)}/{last}"
+            there = self._destination.lstat(link)
+            if there is not None and self._destination.lstat(self._parent(path)) is None:
+                raise SolveError(f"the archive has members below {shown(link)}, which is a link to nothing")
+            path = above
 
     def _of_kind(self, member: TarEntry, entry: PlannedEntry, reader: TarReader) -> PlannedEntry:
         link = os.fsdecode(member.link)
