@@ -91,6 +91,20 @@ def test_a_cache_of_any_form_is_written_and_read(
     assert steps_cached(again) == 6
 
 
+def test_stages_are_cached_whose_files_go_onto_a_folder_of_this_machine(
+    inlay: Inlay, fake: FakeRegistry, context: Path, base: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (context / "Dockerfile").write_text(
+        f"FROM {base} AS build\nRUN echo 1 > /out.txt\nFROM folder\nCOPY --from=build /out.txt /\n"
+    )
+    ref, folder = f"{fake.host}/app:c", ("--build-context", f"folder={tmp_path}/folder")
+    cache = f"type=registry,ref={ref},mode=max"
+    build(inlay, context, "1", *folder, "--cache-to", cache, "-o", "type=cacheonly")
+    again = build(inlay, context, "2", *folder, "--cache-from", ref)
+    assert steps_cached(again) == 1, "COPY has no key that is the same elsewhere"
+
+
 def test_force_compression_converts_what_was_there_and_the_image_too(
     inlay: Inlay, fake: FakeRegistry, context: Path
 ) -> None:

@@ -98,7 +98,19 @@ def test_what_is_known_by_a_random_key_only_is_dropped_with_all_that_hangs_on_it
     context = b.step("context", "", "x", digests=("random:1",))
     bind = b.step("bind", "bind", "b", context)
     top = b.step("top", "top", "t", bind, b.step("base", "base", "b"))
-    assert exported(b, top).graph == []
+    export = exported(b, top)
+    assert [node.digest for node in export.graph] == [step_key("base")]
+    assert export.records == [None]
+    assert export.targets == []
+
+
+def test_what_goes_onto_something_random_is_exported_without_it() -> None:
+    b = Builder()
+    stage = b.step("stage", "stage", "s", b.step("base", "base", "b"))
+    onto = b.step("onto", "onto", "o", b.step("context", "", "x", digests=("random:1",)), stage)
+    export = exported(b, b.step("top", "top", "t", onto))
+    assert links(export.graph, step_key("stage")) == [{("", step_key("base"))}]
+    assert [record.id for record in export.records if record] == ["result-s"]
 
 
 def test_content_of_something_random_is_exported_all_the_same() -> None:

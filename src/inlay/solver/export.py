@@ -38,20 +38,25 @@ class Export(NamedTuple):
 def export(solver: Solver[R], targets: Sequence[Edge[R]]) -> Export:
     """Collect what `solver` found and made for `targets`, which it has solved.
 
-    Keys that mean something in this solve only are left out, and so is what is known through those alone.
+    Keys that mean something in this solve only are left out, and so is what is known through those alone; but not
+    what that is made from besides.
     """
     nodes: dict[KeyId, tuple[str, _Inputs]] = {}
+    wanted = {key for edge in targets for key in solver.keys_of(edge)}
     for edge in inputs_first(targets):
-        for key in sorted(solver.keys_of(edge)):
+        keys = solver.keys_of(edge)
+        for key in sorted(keys):
             if not is_random(key):
                 _visit(solver, edge, key, nodes)
+        if all(map(is_random, keys)):
+            wanted |= _sources(solver, edge, nodes)
     order = _earlier_first(nodes)
     place = {key: at for at, key in enumerate(order)}
     for key in order:
         for ways in nodes[key][1]:
             for way in [way for way in ways if place[way[1]] > place[key]]:
                 del ways[way]
-    reached = _reached(nodes, [key for edge in targets for key in solver.keys_of(edge) if key in nodes])
+    reached = _reached(nodes, [key for key in wanted if key in nodes])
     return _number(solver, nodes, [key for key in order if key in reached], targets)
 
 
@@ -131,6 +136,19 @@ def _visit(solver: Solver[R], edge: Edge[R], key: KeyId, nodes: dict[KeyId, tupl
             known.update(more)
     elif all(inputs):
         nodes[key] = (step, inputs)
+
+
+def _sources(solver: Solver[R], edge: Edge[R], nodes: dict[KeyId, tuple[str, _Inputs]]) -> set[KeyId]:
+    """The keys by which the inputs of a step are known; in `nodes` is then what they contain, too."""
+    keys: set[KeyId] = set()
+    for position, below in enumerate(edge.vertex.inputs):
+        keys |= solver.keys_of(below)
+        content = solver.content_of(edge.vertex, position)
+        if content is not None:
+            source = unguarded(content)
+            nodes.setdefault(source, (source, []))
+            keys.add(source)
+    return keys
 
 
 def _is_content(link: Link, selector: str) -> bool:
