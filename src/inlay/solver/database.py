@@ -10,9 +10,8 @@ cannot be written is done without, and `warn` is told.
 
 from __future__ import annotations
 
-import os
-
 from inlay.solver.keys import CacheRecord, Link
+from inlay.system.sqlite import move_aside, open_tables
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """`PRAGMA user_version` of files of this layout."""
-
-BUSY_TIMEOUT_S = 10.0
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -156,31 +153,19 @@ class Database:
         return None
 
     def _connect(self) -> sqlite3.Connection:
-        import _sqlite3 as sqlite3
-
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection = open_tables(self._path, _SCHEMA)
         try:
-            connection.execute("PRAGMA synchronous = OFF")  # of a file without anything, nothing can be lost
-            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_SCHEMA)
-            elif connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
                 connection.execute(_TARGETS, ("", 0, "", "", 0))
                 connection.execute(_RECORDS, ("",))
-            connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
             raise
         return connection
 
     def _move_aside(self, why: str) -> None:
-        aside = f"{self._path}.broken"
+        aside = move_aside(self._path)
         self._warn(f"the cache index {self._path} cannot be used ({why}); it was moved to {aside}")
-        for suffix in ("", "-wal", "-shm"):
-            try:
-                os.replace(self._path + suffix, aside + suffix)
-            except OSError:
-                continue
 
     def _is_empty(self) -> bool:
         """Whether there is nothing to ask for; what other processes add from now on can wait for the next build."""

@@ -24,6 +24,7 @@ import time
 from inlay.content.store import ContentStore
 from inlay.errors import UsageError, system_error
 from inlay.system.privileges import mapping_name
+from inlay.system.sqlite import move_aside, open_tables
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from inlay.solver.database import Database
 
 VERSION = 1
-BUSY_TIMEOUT_S = 10.0
 PRUNE_EVERY_S = 24 * 3600.0
 _ROOM = 1 << 20
 """Bytes: less than the tables of a store take."""
@@ -157,18 +157,22 @@ class Store:
         if self._layers is None:
             import _sqlite3 as sqlite3
 
+            from inlay.refs.table import SCHEMA
+
             path = f"{self.root}/layers.db"
             try:
-                self._layers = _connect(path)
+                self._layers = open_tables(path, SCHEMA)
             except sqlite3.OperationalError as error:
                 room = "" if _has_room(self.root) else "there is hardly any space left: free some, or "
                 raise UsageError(
                     f"cannot open {path}: {error}; {room}choose another folder with --root"
                 ) from error
             except sqlite3.DatabaseError as error:
-                self._warn(f"the layer table {path} is broken ({error}); it was moved to {path}.broken")
-                _move_aside(path)
-                self._layers = _connect(path)
+                aside = move_aside(path)
+                if os.path.exists(path):
+                    raise UsageError(f"{path} is broken ({error}), and cannot be moved; delete it") from error
+                self._warn(f"the layer table {path} is broken ({error}); it was moved to {aside}")
+                self._layers = open_tables(path, SCHEMA)
         return self._layers
 
     @property
@@ -195,31 +199,7 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def _move_aside(path: str) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        if os.path.exists(path + suffix):
-            os.replace(path + suffix, f"{path}.broken{suffix}")
-
-
 def _has_room(root: str) -> bool:
     """Whether a table could be opened: on a full disk SQLite may speak of an I/O error."""
     disk = os.statvfs(root)
     return disk.f_bavail * disk.f_frsize >= _ROOM
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    import _sqlite3 as sqlite3
-
-    from inlay.refs.table import SCHEMA
-
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        connection.execute("PRAGMA synchronous = OFF")  # of a file without anything, nothing can be lost
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(SCHEMA)
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
