@@ -15,9 +15,20 @@ if TYPE_CHECKING:
 
 def stops_when_cancelled(work: Callable[[], object]) -> bool:
     """Call `work` in a blocking call whose caller was cancelled; whether it did not go on to its end."""
+
+    def cancel_and_work(cancel: Callable[[], None]) -> None:
+        cancel()
+        work()
+
+    return stops_when_cancelled_in(cancel_and_work)
+
+
+def stops_when_cancelled_in(work: Callable[[Callable[[], None]], object]) -> bool:
+    """Call `work` in a blocking call, whose caller is cancelled when it calls what it is given; whether it did not
+    go on to its end."""
     cancellation, stopped = Cancellation(), []
 
-    def call() -> None:
+    def cancel() -> None:
         cancellation.cancel()
         end = time.monotonic() + 30
         while time.monotonic() < end:
@@ -25,8 +36,10 @@ def stops_when_cancelled(work: Callable[[], object]) -> bool:
                 check_cancelled()
             except Cancelled:
                 break
+
+    def call() -> None:
         try:
-            work()
+            work(cancel)
         except Cancelled:
             stopped.append(True)
 

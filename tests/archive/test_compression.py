@@ -19,12 +19,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cancelled import stops_when_cancelled_in
 from inlay.archive.codecs import Codec, Gzip, Uncompressed, Zstd
 from inlay.archive.compression import BLOCK_SIZE, BlobWriter, ReadAhead, decompress, detect
 from inlay.digest import Digest
 from inlay.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from inlay.archive.untar import ByteSource
@@ -153,6 +155,21 @@ def test_an_error_of_the_caller_stops_the_threads() -> None:
     with pytest.raises(KeyError), BlobWriter(io.BytesIO(), Gzip()) as blob:
         blob.write(bytes(3 * BLOCK_SIZE))
         raise KeyError
+    assert threading.active_count() == before
+
+
+def test_a_blob_that_nobody_wants_any_more_at_its_end_stops_the_threads() -> None:
+    before = threading.active_count()
+    written = []
+
+    def write(cancel: Callable[[], None]) -> None:
+        with BlobWriter(io.BytesIO(), Gzip()) as blob:
+            blob.write(bytes(BLOCK_SIZE + 1))
+            written.append(True)
+            cancel()
+
+    assert stops_when_cancelled_in(write)
+    assert written
     assert threading.active_count() == before
 
 

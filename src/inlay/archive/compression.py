@@ -120,8 +120,10 @@ class BlobWriter:
             self._compress(self._block)
             self._finish(self._block)
         else:
-            self._submit(self._block)
-            self._stop()
+            try:
+                self._submit(self._block)
+            finally:
+                self._stop()
         if self._error is not None:
             raise self._error
         self._emit(self._codec.suffix(self._checksums))
