@@ -98,3 +98,33 @@ def test_a_step_without_a_root_keeps_nothing(worker: OneRoot) -> None:
     with pytest.raises(SolveError, match="needs a mount at /"):
         run(step())
     assert worker.are_free()
+
+
+class FullDisk(BrokenDisk):
+    """The root of a step, which cannot be kept."""
+
+    def __init__(self) -> None:
+        self.is_there = True
+
+    def commit(self, lower: object = None) -> str:
+        raise OSError("the disk is full")
+
+    def discard(self) -> None:
+        self.is_there = False
+
+
+def test_what_a_step_wrote_and_cannot_be_kept_is_deleted(worker: OneRoot) -> None:
+    root = FullDisk()
+
+    async def prepare(ref: Ref) -> FullDisk:
+        return root
+
+    worker.prepare = prepare  # type: ignore[assignment, method-assign]
+
+    async def step() -> None:
+        async with StepMounts(cast("Worker", worker), ExecOp(None, (ROOT,)), []) as mounts:
+            await mounts.commit("a step")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        run(step())
+    assert not root.is_there

@@ -88,8 +88,8 @@ class StepMounts:
         assert self._root is not None
         refs, base = self._worker.refs, self._base
         lower = await refs.mounted.view(base) if base.layers else None
-        root, self._root = self._root, None
-        directory = await in_thread(root.commit, lower, limiter=self._worker.disk)
+        directory = await in_thread(self._root.commit, lower, limiter=self._worker.disk)
+        self._root = None
         layer = refs.add_directory(
             directory, description=description, base=base, created_ns=self._worker.clock()
         )
