@@ -64,11 +64,13 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.mounted = self
+        self.descriptions: list[object] = []
 
     async def prepare(self, base: Ref) -> Folder:
         return Folder(tempfile.mkdtemp(dir=self._root))
 
     def add_directory(self, directory: str, **about: object) -> Layer:
+        self.descriptions.append(about["description"])
         return Layer(directory, directory=cast("LayerDir", directory))
 
 
@@ -79,12 +81,24 @@ def test_each_context_is_copied_itself_wherever_it_lies_in_memory(tmp_path: Path
             (tmp_path / f"context-{n}").mkdir()
             (tmp_path / f"context-{n}" / "file").write_text(str(n))
             with Tree.at(str(tmp_path / f"context-{n}")) as tree:
-                copy = await worker.as_layers(ContextRef(tree))
-                assert await worker.as_layers(ContextRef(tree)) == copy
+                copy = await worker.as_layers(ContextRef(tree, "context"))
+                assert await worker.as_layers(ContextRef(tree, "context")) == copy
             assert (Path(copy.layers[0].key) / "file").read_text() == str(n)
             del tree  # the next one may get its place
 
     run(build())
+
+
+def test_a_copy_says_of_which_context_it_is_as_history_shows_it(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+
+    async def build() -> None:
+        (tmp_path / "docs").mkdir()
+        with Tree.at(str(tmp_path / "docs")) as tree:
+            await worker_with(CountingExecutor, folders).as_layers(ContextRef(tree, "docs"))
+
+    run(build())
+    assert folders.descriptions == ["local source for docs"]
 
 
 def test_an_executor_that_is_still_being_made_when_a_build_fails_is_closed() -> None:

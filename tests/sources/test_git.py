@@ -341,6 +341,17 @@ def test_a_password_in_the_url_lets_in_and_is_left_nowhere(
     assert not [word for word in ("w0rd", "pa:ss") if word in str(caught.value) or word.encode() in kept]
 
 
+def test_history_names_the_branch_and_hides_who_asked(
+    builds: Builds, server: GitServer, repository: Repository
+) -> None:
+    title = f"git snapshot for {server.url}/repo.git#main"
+    assert builds.source(f"{server.url}/repo.git").title() == title
+    assert builds.source(f"{server.url}/repo.git", "main").title() == title
+    for login, hidden in (("u:p@", "xxxxx:xxxxx@"), ("u@", "xxxxx@"), (":p@", ":xxxxx@")):
+        source = builds.source(f"http://{login}{server.host}/repo.git", "v1")
+        assert source.title() == f"git snapshot for http://{hidden}{server.host}/repo.git#v1"
+
+
 def test_wrong_secrets_are_not_repeated(builds: Builds, server: GitServer, repository: Repository) -> None:
     server.password = "Basic right"
     builds.keys.secrets["GIT_AUTH_TOKEN"] = b"wr0ngt0ken"

@@ -157,22 +157,21 @@ class Worker:
             return result
         context = result.context
         if context not in self._copies:
-            self._copies[context] = spawn(self._copy(context))
+            self._copies[context] = spawn(self._copy(result))
         return await self._copies[context]
 
-    async def _copy(self, context: Tree) -> Ref:
+    async def _copy(self, ref: ContextRef) -> Ref:
         from inlay.actions.files.op import copy_tree
 
         active = await self.refs.mounted.prepare(Ref())
         try:
-            await in_thread(copy_tree, context, active.path, limiter=self.disk)
+            await in_thread(copy_tree, ref.context, active.path, limiter=self.disk)
             directory = await in_thread(active.commit, limiter=self.disk)
         except BaseException:
             await in_thread(active.discard)
             raise
-        return Ref(
-            (self.refs.add_directory(directory, description="build context", base=Ref(), temporary=True),)
-        )
+        made_by = f"local source for {ref.name}"
+        return Ref((self.refs.add_directory(directory, description=made_by, base=Ref(), temporary=True),))
 
     # -- as the solver's result store ---------------------------------------------------------------
 

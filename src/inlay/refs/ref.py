@@ -82,9 +82,10 @@ class Ref(NamedTuple):
 
 
 class ContextRef(NamedTuple):
-    """A slice of a build context, read in place. It is never recorded or exported."""
+    """A slice of the build context `name`, read in place. It is never recorded or exported."""
 
     context: Tree
+    name: str
 
 
 SCRATCH = Ref()

@@ -102,6 +102,16 @@ class Found(NamedTuple):
     commit: str
 
 
+def _redacted(remote: str) -> str:
+    """A URL with user and password made unreadable, as BuildKit writes it into the history of images."""
+    return re.sub(r"(?<=://)([^/@:]*)(:[^/@]*)?(?=@)", _masked, remote)
+
+
+def _masked(login: re.Match[str]) -> str:
+    user, password = ("xxxxx" if part else part or "" for part in login.groups())
+    return f"{user}:{password}" if login[2] is not None else user
+
+
 def is_commit(text: str) -> bool:
     return _COMMIT.match(text) is not None
 
@@ -177,7 +187,8 @@ class GitSource:
 
     async def fetch(self) -> Ref:
         directory = await in_thread(self.check_out, abort=self._running.cancel)
-        return Ref((self._refs().layer_of(directory, description=f"git snapshot for {self.tree}"),))
+        title = await in_thread(self.title, abort=self._running.cancel)
+        return Ref((self._refs().layer_of(directory, description=title),))
 
     def find(self) -> Found:
         """What is wanted, by the ids of commit and object. Blocks; raises `SourceError`."""
@@ -211,6 +222,11 @@ class GitSource:
                 return incoming.commit()
 
         return self._talk(work)
+
+    def title(self) -> str:
+        """What history calls the checkout. Blocks; raises `SourceError`."""
+        ref = self.tree.ref or self.find().ref.removeprefix("refs/heads/")
+        return f"git snapshot for {_redacted(self.tree.remote)}#{ref}"
 
     def time(self) -> int:
         """When the commit was made, in seconds since the epoch. Blocks; raises `SourceError`."""

@@ -46,6 +46,7 @@ class LocalSource:
         keep: Callable[[Tree], None],
     ) -> None:
         self._op = op
+        self._name = op.identifier.partition("://")[2]
         self._folders = folders
         self._memory = memory
         self._keep = keep
@@ -54,13 +55,12 @@ class LocalSource:
         return (f"random:{Digest.of(repr(self._op)).hex}",)
 
     async def fetch(self) -> ContextRef:
-        return ContextRef(await in_thread(self._context))
+        return ContextRef(await in_thread(self._context), self._name)
 
     def _context(self) -> LocalContext:
-        name = self._op.identifier.partition("://")[2]
-        path = self._folders.get(name)
+        path = self._folders.get(self._name)
         if path is None:
-            raise SourceError(f"no folder was given for the context {name}")
+            raise SourceError(f"no folder was given for the context {self._name}")
         context = LocalContext(
             path,
             exclude_patterns=_patterns(self._op, "local.excludepatterns") or (),
