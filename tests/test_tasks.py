@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import inlay.cancellation as cancellation_module
 from inlay.cancellation import Cancellation
 from inlay.errors import BuildCancelled
 from inlay.tasks import (
@@ -31,6 +33,9 @@ from inlay.tasks import (
     start_thread,
     when_idle,
 )
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def test_run_returns_the_value_of_the_main_coroutine() -> None:
@@ -268,6 +273,29 @@ def test_a_cancellation_from_another_thread_ends_the_run_and_all_that_it_waits_f
     with pytest.raises(BuildCancelled, match="was cancelled"):
         run(main(), cancellation=cancellation)
     assert released.is_set()
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_a_signals_handler_may_cancel_in_the_middle_of_anything(line: int) -> None:
+    cancellation, calls, lines = Cancellation(), [], []
+
+    def interrupt(frame: FrameType, event: str, _: object) -> object:
+        if event == "line" and frame.f_code.co_filename == cancellation_module.__file__:
+            lines.append(line)
+            if len(lines) == line:
+                cancellation.cancel()
+        return interrupt
+
+    def listen_and_cancel() -> None:
+        sys.settrace(interrupt)  # type: ignore[arg-type]
+        cancellation.listen(lambda: calls.append("called"))
+        cancellation.cancel()
+
+    thread = threading.Thread(target=listen_and_cancel, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert calls == ["called"]
 
 
 def test_a_blocking_call_that_asks_is_told_that_its_caller_was_cancelled() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-
 from inlay.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,10 +18,11 @@ class Cancellation:
     It stays cancelled: what gets it afterwards stops before it begins.
     """
 
-    __slots__ = ("_cancelled", "_listeners", "_lock")
+    # No lock: a signal's handler may call `cancel` in the middle of anything here. What takes a listener off the
+    # list, which is one step for all threads, is what calls it.
+    __slots__ = ("_cancelled", "_listeners")
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
         self._cancelled = False
         self._listeners: list[Callable[[], None]] = []
 
@@ -32,11 +31,14 @@ class Cancellation:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Have everything stop that this was given to. Does not wait for it, and may be called again."""
-        with self._lock:
-            self._cancelled = True
-            listeners, self._listeners = self._listeners, []
-        for listener in listeners:
+        """Have everything stop that this was given to. Does not wait for it, and may be called again, from a signal's
+        handler too."""
+        self._cancelled = True
+        while self._listeners:
+            try:
+                listener = self._listeners.pop(0)
+            except IndexError:
+                return  # another call has taken it
             listener()
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -44,14 +46,13 @@ class Cancellation:
 
         The listener runs on the thread that cancels and must neither block nor raise.
         """
-        with self._lock:
-            if not self._cancelled:
-                self._listeners.append(listener)
-                return lambda: self._forget(listener)
-        listener()
-        return lambda: None
+        self._listeners.append(listener)
+        if self._cancelled:
+            self.cancel()
+        return lambda: self._forget(listener)
 
     def _forget(self, listener: Callable[[], None]) -> None:
-        with self._lock:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+        try:
+            self._listeners.remove(listener)
+        except ValueError:
+            return  # it was called
