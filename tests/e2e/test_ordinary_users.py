@@ -239,7 +239,7 @@ try:
         inlay.build(sys.argv[2])
     except ProcessFailed as error:
         print(error.exit_code, error.location.first_line, error)
-    class Enough(Exception):
+    class Enough(EOFError):  # which is what the end of the other process is told by
         pass
     def stop(event):
         raise Enough
