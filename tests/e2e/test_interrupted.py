@@ -95,6 +95,19 @@ def test_a_stopped_build_leaves_no_process_mount_or_image(
     assert cgroups_of(process.pid) == []
 
 
+@pytest.mark.parametrize(
+    ("moment", "code", "said"),
+    [("use = lambda: press()", 130, "inlay: interrupted\n"), ("renew = lambda modules: press()", 0, "")],
+)
+def test_ctrl_c_around_what_the_program_does_is_no_traceback(moment: str, code: int, said: str) -> None:
+    press = "import os, signal; press = lambda: os.kill(os.getpid(), signal.SIGINT)"
+    program = f"{press}; from inlay import __main__, bytecode; bytecode.{moment}; __main__.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_build_that_another_thread_cancels_leaves_no_process_mount_or_image(
     sleeper: Path, tmp_path: Path
 ) -> None:
