@@ -202,3 +202,24 @@ def test_a_removed_layer_is_gone(snapshotter: Snapshotter) -> None:
     snapshotter.remove(one)
     assert not snapshotter.exists(one)
     assert snapshotter.layers() == []
+
+
+def test_a_layer_that_there_is_no_room_for_leaves_nothing(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=5", "none", tmp_path], check=True)
+    try:
+        native = Native(str(tmp_path))
+        with pytest.raises(OSError, match="No space"):  # its folder is the fifth
+            native.receive()
+        assert os.listdir(tmp_path / "new") == []
+        assert [fd for fd in os.scandir("/proc/self/fd") if str(tmp_path) in _link(fd.path)] == []
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""  # the one that the folder was listed by

@@ -106,12 +106,18 @@ def _find(dirs: LayerDirs, key: str) -> Merged | None:
     folder = f"{dirs.root}/merged/{key}"
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if os.stat(folder).st_ino == os.fstat(lock).st_ino:
-            return Merged(dirs.root, f"merged/{key}/fs", lock)
     except FileNotFoundError:
         return None
-    os.close(lock)  # it was replaced while this process waited for the lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if os.stat(folder).st_ino == os.fstat(lock).st_ino:
+            found, lock = Merged(dirs.root, f"merged/{key}/fs", lock), -1
+            return found
+    except FileNotFoundError:
+        pass
+    finally:
+        if lock >= 0:  # it was deleted, or replaced, while this process waited for the lock
+            os.close(lock)
     return None
 
 

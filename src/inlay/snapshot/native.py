@@ -74,17 +74,24 @@ class Native(LayerDirs):
 
     def prepare(self, layers: Sequence[LayerDir]) -> NativeActive:
         lower = merge(self, layers)
-        incoming = self.receive()
         try:
-            return NativeActive(self, incoming, layers, lower)
+            incoming = self.receive()
+            try:
+                return NativeActive(self, incoming, layers, lower)
+            except BaseException:
+                incoming.discard()
+                raise
         except BaseException:
             lower.close()
-            incoming.discard()
             raise
 
     def view(self, layers: Sequence[LayerDir]) -> View:
         merged = merge(self, layers)
-        return View(_mounted(merged.path, read_only=True), merged)
+        try:
+            return View(_mounted(merged.path, read_only=True), merged)
+        except BaseException:
+            merged.close()
+            raise
 
 
 def _mounted(folder: str, *, read_only: bool) -> int:

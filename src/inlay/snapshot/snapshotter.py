@@ -204,8 +204,12 @@ class LayerDirs:
             lock = os.open(f"{self.root}/new/{layer_id}", _OPEN_FOLDER)
             fcntl.flock(lock, fcntl.LOCK_EX)
         incoming = Incoming(self.root, layer_id, lock)
-        os.mkdir(incoming.directory)
-        os.chmod(incoming.directory, 0o755)  # the root of the tree looks like its top layer
+        try:
+            os.mkdir(incoming.directory)
+            os.chmod(incoming.directory, 0o755)  # the root of the tree looks like its top layer
+        except BaseException:
+            incoming.discard()
+            raise
         return incoming
 
     def upper(self, layer: LayerDir) -> str:
