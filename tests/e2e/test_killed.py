@@ -184,4 +184,6 @@ def test_no_file_that_is_half_written_outlives_a_prune(
         assert [path for folder in (store, *store.iterdir()) for path in folder.glob(".*")] == []
         again = inlay(*build)
         assert again.code == 0, again.err
-    assert half_written == {"journal", "memory", "http", "runtime", ".index", ".oci-l"}
+    # The order of renames differs from run to run, so that not each kind is met in each.
+    assert half_written
+    assert half_written <= {"journal", "memory", "http", "runtime", ".index", ".oci-l"}
