@@ -48,7 +48,7 @@ def export(solver: Solver[R], targets: Sequence[Edge[R]]) -> Export:
         for key in sorted(keys):
             if not is_random(key):
                 _visit(solver, edge, key, nodes)
-        if all(map(is_random, keys)):
+        if keys and all(map(is_random, keys)):
             wanted |= _sources(solver, edge, nodes)
     order = _earlier_first(nodes)
     place = {key: at for at, key in enumerate(order)}
