@@ -153,6 +153,8 @@ def test_a_time_limit_is_each_steps_own(inlay: Callable[..., Outcome], rootfs: P
     build = ("build", "--root", str(tmp_path / "s"), "--step-timeout")
     done = inlay(*build, "1s", str(context))
     assert done.code == 0, done.err
+    endless = inlay(*build, "9999999999999h", "--no-cache", str(context))
+    assert (endless.code, "Traceback" in endless.err) == (0, False)
     wrong = inlay(*build, "soon", str(context))
     assert (wrong.code, wrong.err) == (
         2,

@@ -80,9 +80,9 @@ def _within(seconds: float, run: Callable[[], int], too_long: Cancellation) -> i
     """What `run` returns; it is cancelled by `too_long` after `seconds`, unless they are 0."""
     if not seconds:
         return run()
-    from threading import Timer
+    from threading import TIMEOUT_MAX, Timer
 
-    timer = Timer(seconds, too_long.cancel)
+    timer = Timer(min(seconds, TIMEOUT_MAX), too_long.cancel)
     timer.daemon = True
     timer.start()
     try:
