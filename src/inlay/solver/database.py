@@ -25,7 +25,6 @@ VERSION = 1
 """`PRAGMA user_version` of files of this layout."""
 
 _SCHEMA = """
-BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS link(
     source TEXT NOT NULL, input INTEGER NOT NULL, digest TEXT NOT NULL, selector TEXT NOT NULL,
     target TEXT NOT NULL, PRIMARY KEY (source, input, digest, selector, target)
@@ -37,7 +36,6 @@ CREATE TABLE IF NOT EXISTS record(
 );
 CREATE INDEX IF NOT EXISTS record_result ON record(result);
 PRAGMA user_version = 1;
-COMMIT;
 """
 
 _TARGETS = "SELECT target FROM link WHERE source = ? AND input = ? AND digest = ? AND selector = ? LIMIT ?"

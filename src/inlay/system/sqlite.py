@@ -26,7 +26,8 @@ def open_tables(path: str, schema: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = OFF")  # of a file without anything, nothing can be lost
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(schema)
+            # All or nothing: a file with a part of its tables would never get the others.
+            connection.executescript(f"BEGIN IMMEDIATE; {schema}; COMMIT")
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
