@@ -58,17 +58,14 @@ class Store:
             os.makedirs(self.root, mode=0o711, exist_ok=True)
             self._lease = os.open(f"{self.root}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            reason = (
-                "it is not a folder" if isinstance(error, FileExistsError) else str(error.strerror).lower()
-            )
-            raise UsageError(
-                f"cannot keep state in {self.root}: {reason}; choose another folder with --root"
-            ) from error
+            raise self._unusable(error) from error
         try:
             self.share_lease()
             self._check_version()
-        except BaseException:
+        except BaseException as error:
             os.close(self._lease)
+            if isinstance(error, OSError):  # a file system without locks, say
+                raise self._unusable(error) from error
             raise
         self.content = ContentStore(self.root)
         mapping = mapping_name()
@@ -78,6 +75,10 @@ class Store:
         self._layers: sqlite3.Connection | None = None
         self._cache: Database | None = None
         self._snapshotter: Snapshotter | None = None
+
+    def _unusable(self, error: OSError) -> UsageError:
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else str(error.strerror).lower()
+        return UsageError(f"cannot keep state in {self.root}: {reason}; choose another folder with --root")
 
     def __enter__(self) -> Store:
         return self
