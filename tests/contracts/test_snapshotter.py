@@ -218,6 +218,21 @@ def test_a_layer_that_there_is_no_room_for_leaves_nothing(tmp_path: Path) -> Non
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
+def test_what_cannot_be_deleted_now_is_deleted_by_the_next_sweep(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    native = Native(str(tmp_path))
+    incoming = native.receive()
+    subprocess.run(["mount", "-t", "tmpfs", "none", incoming.directory], check=True)
+    try:
+        with pytest.raises(OSError, match="busy"):
+            incoming.discard()
+    finally:
+        subprocess.run(["umount", "-l", incoming.directory], check=True)
+    assert native.sweep() == 1
+    assert os.listdir(tmp_path / "new") == []
+
+
 def _link(path: str) -> str:
     try:
         return os.readlink(path)

@@ -165,10 +165,12 @@ class Ingest:
         """End without a blob; what came of one whose digest is known can be resumed."""
         if self._fd < 0:
             return
-        if not self._keep or not self.offset:
-            _unlink(self._partial)
-        os.close(self._fd)
-        self._fd = -1
+        try:
+            if not self._keep or not self.offset:
+                _unlink(self._partial)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
 
     def __enter__(self) -> Ingest:
         return self

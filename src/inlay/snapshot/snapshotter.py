@@ -163,8 +163,10 @@ class Incoming:
     def discard(self) -> None:
         """Delete it, unless it was committed or discarded."""
         if self._lock >= 0:
-            _remove(self.folder)
-            self._unlock()
+            try:
+                _remove(self.folder)
+            finally:
+                self._unlock()  # what could not be deleted is for the next sweep
 
     def _unlock(self) -> None:
         os.close(self._lock)
