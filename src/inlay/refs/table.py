@@ -63,7 +63,7 @@ class TreeRow(NamedTuple):
 
 
 class LayerTable:
-    """Rows in and out. What cannot be written raises `SolveError`."""
+    """Rows in and out. What cannot be read or written raises `SolveError`."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
@@ -71,8 +71,8 @@ class LayerTable:
         """Trees that were named in this build: a row's other columns to its id."""
 
     def layer(self, key: str) -> LayerRow | None:
-        row = self.database.execute("SELECT * FROM layer WHERE key = ?", (key,)).fetchone()
-        return LayerRow(*row) if row else None
+        rows = self._rows("SELECT * FROM layer WHERE key = ?", key)
+        return LayerRow(*rows[0]) if rows else None
 
     def save(self, layer: Layer) -> None:
         blob = json.dumps([layer.blob.media_type, layer.blob.digest, layer.blob.size]) if layer.blob else ""
@@ -92,9 +92,7 @@ class LayerTable:
 
     def directories(self, diff_id: Digest) -> list[LayerDir]:
         """The directories of layers with this content."""
-        rows = self.database.execute(
-            "SELECT directory FROM layer WHERE diff_id = ? AND directory != ''", (diff_id,)
-        )
+        rows = self._rows("SELECT directory FROM layer WHERE diff_id = ? AND directory != ''", diff_id)
         return [directory for (directory,) in rows]
 
     def name(self, ref: Ref) -> str:
@@ -112,21 +110,34 @@ class LayerTable:
         return name
 
     def tree(self, name: str) -> TreeRow | None:
-        row = self.database.execute("SELECT * FROM tree WHERE id = ?", (name,)).fetchone()
-        return TreeRow(*row) if row else None
+        rows = self._rows("SELECT * FROM tree WHERE id = ?", name)
+        return TreeRow(*rows[0]) if rows else None
+
+    def _rows(self, statement: str, value: str) -> list[tuple[str, ...]]:
+        try:
+            return self.database.execute(statement, (value,)).fetchall()
+        except _database_error() as error:
+            raise SolveError(
+                f"the store's table of layers cannot be read ({error}); delete its layers.db, which is made anew, "
+                "or choose another folder with --root"
+            ) from error
 
     def _change(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
         """Write `rows`, all or none of them."""
-        from _sqlite3 import DatabaseError
-
         try:
             self.database.execute("BEGIN IMMEDIATE")
             self.database.executemany(statement, rows)
             self.database.execute("COMMIT")
-        except DatabaseError as error:
+        except _database_error() as error:
             if self.database.in_transaction:
                 self.database.rollback()
             raise SolveError(
                 f"the store's table of layers cannot be written ({error}); free some space there, or choose "
                 "another folder with --root"
             ) from error
+
+
+def _database_error() -> type[Exception]:
+    from _sqlite3 import DatabaseError  # only whoever has a database needs it
+
+    return DatabaseError
