@@ -91,7 +91,11 @@ class Sources:
         except OSError as error:
             raise tree.unreadable(file.path, error) from error
         if tree.is_context:
-            status = os.fstat(fd)
+            try:
+                status = os.fstat(fd)
+            except OSError as error:
+                os.close(fd)
+                raise tree.unreadable(file.path, error) from error
             if (status.st_ino, status.st_size, status.st_ctime_ns) != (file.inode, file.size, file.ctime_ns):
                 os.close(fd)
                 raise SourceError(f"{shown(file.path)} changed during the build; build again")
