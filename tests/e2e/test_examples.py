@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from trees import Entry, tree_in_tar, tree_on_disk
+from tree_entries import Entry, tree_in_tar, tree_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

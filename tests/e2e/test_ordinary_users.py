@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from debian import write_root
+from tree_entries import Entry, tree_in_tar
 
 from gitserver import GitServer, Repository
 from processes import processes_with, wait_until
-from trees import Entry, tree_in_tar
 from web import Page
 
 if TYPE_CHECKING:
