@@ -1,5 +1,4 @@
-"""Refs: what a step has made, or an image brings. The only package that knows that a tree may be blobs, a
-directory or a slice of the build context.
+"""Refs: what a step has made, or an image brings: blobs, directories, or a slice of the build context.
 
 A tree is a stack of layers, lowest first. A layer is a blob (somewhere: in the store, in a registry),
 a directory in overlay form, or both; either is made of the other, or fetched, when somebody needs it.
